@@ -1,0 +1,37 @@
+"""Progress as events. Stages emit them; a progress bar, a log or a test listens. Libraries never print."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """``done`` of ``total`` units of one ``item`` of a ``stage`` ("download", "verify", "pack", ...).
+
+    ``total`` is None while unknown. The last event of an item has ``done == total``.
+    """
+
+    stage: str
+    item: str
+    done: int
+    total: int | None
+    unit: str = "bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something a person may want to know: a mirror that failed, a lock that is waited for."""
+
+    stage: str
+    message: str
+    warning: bool = False
+
+
+Event = Progress | Note
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The listener that hears nothing."""

@@ -1,0 +1,187 @@
+"""Locks between processes and machines that do not need flock.
+
+A lock is a file created with O_EXCL and touched by a heartbeat. A lock is stale when its owner ran on this boot of this
+machine and is gone, or when its heartbeat is older than ``stale_after`` by the file server's own clock (the age is the
+difference of two server-set mtimes, so a client whose clock is a day off judges rightly).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from datahub.core.atomic import make_dir
+from datahub.core.errors import LockTimeout, from_oserror
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _machine() -> str:
+    """This boot and process namespace; pids mean the same thing only within one."""
+    with suppress(OSError):
+        return (
+            f"{socket.gethostname()}/{_read('/proc/sys/kernel/random/boot_id')}/{Path('/proc/self/ns/pid').readlink()}"
+        )
+    return f"{socket.gethostname()}//"
+
+
+def _started(pid: int) -> str:
+    """The kernel's start time of ``pid``, so that a reused pid is not taken for the old owner; "" if it is gone."""
+    stat = _read(f"/proc/{pid}/stat")
+    return stat.rpartition(")")[2].split()[19] if stat else ""
+
+
+class FileLock:
+    """``with FileLock(path): ...`` - one holder however many processes and machines ask.
+
+    Waits up to ``timeout`` seconds (None: for ever), then raises `LockTimeout`. ``on_wait`` is called once, with the
+    owner's description, when waiting begins.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        timeout: float | None = None,
+        heartbeat: float = 5.0,
+        stale_after: float = 60.0,
+        poll: float = 0.1,
+        on_wait: Callable[[str], None] | None = None,
+    ) -> None:
+        self.path = path
+        self._timeout, self._heartbeat, self._stale_after, self._poll = timeout, heartbeat, stale_after, poll
+        self._on_wait = on_wait
+        self._token = secrets.token_hex(8)
+        self._stop = threading.Event()
+        self._beat: threading.Thread | None = None
+
+    def __enter__(self) -> FileLock:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def acquire(self) -> None:
+        make_dir(self.path.parent)
+        began = time.monotonic()
+        told = False
+        while not self._try():
+            owner = self._owner()
+            if self._stale(owner):
+                self._break(owner)
+                continue
+            if not told and self._on_wait:
+                self._on_wait(describe(owner))
+                told = True
+            waited = time.monotonic() - began
+            if self._timeout is not None and waited >= self._timeout:
+                raise LockTimeout(str(self.path), describe(owner), waited)
+            time.sleep(self._poll)
+        self._stop.clear()
+        self._beat = threading.Thread(target=self._keep_alive, name=f"lock {self.path.name}", daemon=True)
+        self._beat.start()
+
+    def release(self) -> None:
+        self._stop.set()
+        if self._beat is not None:
+            self._beat.join()
+            self._beat = None
+        if self._owner().get("token") == self._token:
+            with suppress(FileNotFoundError):
+                self.path.unlink()
+
+    def _try(self) -> bool:
+        me = {"token": self._token, "pid": os.getpid(), "started": _started(os.getpid()), "machine": _machine()}
+        # The content must be there the moment the name is, so the file is written first and linked into place.
+        draft = self.path.with_name(f"{self.path.name}.{self._token}")
+        try:
+            draft.write_text(json.dumps(me))
+            try:
+                os.link(draft, self.path)
+            except FileExistsError:
+                return False
+            except OSError:  # no hard links here: O_EXCL is as good, a reader may see an empty owner for an instant
+                return self._try_exclusive(json.dumps(me))
+            return True
+        except OSError as error:
+            raise from_oserror(error, self.path) from error
+        finally:
+            with suppress(OSError):
+                draft.unlink()
+
+    def _try_exclusive(self, content: str) -> bool:
+        try:
+            with self.path.open("x") as handle:
+                handle.write(content)
+        except FileExistsError:
+            return False
+        return True
+
+    def _owner(self) -> dict[str, Any]:
+        try:
+            owner = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            return {}
+        return owner if isinstance(owner, dict) else {}
+
+    def _stale(self, owner: dict[str, Any]) -> bool:
+        if owner and owner.get("machine") == _machine():
+            return _started(int(owner.get("pid", 0))) != owner.get("started")
+        age = self._age()
+        return age is not None and age > self._stale_after
+
+    def _age(self) -> float | None:
+        """Seconds since the holder's last heartbeat, by the file server's clock; None if the lock is gone."""
+        probe = self.path.with_name(f"{self.path.name}.{self._token}.clock")
+        try:
+            probe.touch()
+            return probe.stat().st_mtime - self.path.stat().st_mtime
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise from_oserror(error, self.path) from error
+        finally:
+            with suppress(OSError):
+                probe.unlink()
+
+    def _break(self, stale: dict[str, Any]) -> None:
+        """Take the stale lock away. Two breakers may race: whoever moved a newer lock puts it back."""
+        moved = self.path.with_name(f"{self.path.name}.{self._token}.stale")
+        with suppress(FileNotFoundError):
+            self.path.rename(moved)
+            try:
+                found = json.loads(moved.read_text())
+            except ValueError:
+                found = {}
+            if found != stale:
+                with suppress(OSError):
+                    os.link(moved, self.path)
+            moved.unlink()
+
+    def _keep_alive(self) -> None:
+        while not self._stop.wait(self._heartbeat):
+            with suppress(OSError):
+                os.utime(self.path)
+
+
+def describe(owner: dict[str, Any]) -> str:
+    if not owner:
+        return "another process"
+    return f"process {owner.get('pid')} on {str(owner.get('machine', '')).partition('/')[0]}"

@@ -1,0 +1,26 @@
+"""Shared fixtures. Real files come from DATAHUB_TEST_DATA (default: ../shared/data beside the checkout)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from datahub.core.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    folder = Path(os.environ.get("DATAHUB_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real files at {folder}; set DATAHUB_TEST_DATA")
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings with an empty home of their own."""
+    return Settings(home=tmp_path / "home")
