@@ -191,13 +191,15 @@ def run(group: click.Group, arguments: list[str]) -> int:
     if "--debug" in arguments:
         logging.basicConfig(level=logging.DEBUG)
     try:
-        group.main(arguments or ["--help"], prog_name="datahub", standalone_mode=False, obj=app)
+        # Not group.main: it prints a blank line of its own when it is interrupted.
+        with group.make_context("datahub", arguments or ["--help"], obj=app) as context:
+            group.invoke(context)
         sys.stdout.flush()
     except click.exceptions.Exit as stop:
         return int(stop.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (Exception, KeyboardInterrupt, _Terminated) as error:
+    except (Exception, KeyboardInterrupt, _Terminated) as error:  # noqa: BLE001 - a bug, too, is told in one line
         failure = _describe(error)
         if "--debug" in arguments:
             traceback.print_exception(error)

@@ -82,7 +82,7 @@ class FileLock:
         make_dir(self.path.parent)
         began = time.monotonic()
         told = False
-        while not self._try():
+        while not self.try_acquire():
             owner = self._owner()
             if self._stale(owner):
                 self._break(owner)
@@ -107,7 +107,8 @@ class FileLock:
             with suppress(FileNotFoundError):
                 self.path.unlink()
 
-    def _try(self) -> bool:
+    def try_acquire(self) -> bool:
+        """Take the lock if nobody holds it, without waiting and without a heartbeat."""
         me = {"token": self._token, "pid": os.getpid(), "started": _started(os.getpid()), "machine": _machine()}
         # The content must be there the moment the name is, so the file is written first and linked into place.
         draft = self.path.with_name(f"{self.path.name}.{self._token}")

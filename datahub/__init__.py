@@ -1,0 +1,47 @@
+"""datahub: public vision datasets by name, packed into WebDataset shards, streamed to training jobs.
+
+Everything is loaded on first use (PEP 562): importing datahub costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datahub.core import errors as errors
+    from datahub.loader.getting import fetch as fetch
+    from datahub.loader.opening import open_dataset as open
+    from datahub.loader.opening import vision as vision
+    from datahub.loader.streaming import StreamingLoader as StreamingLoader
+    from datahub.loader.topology import Topology as Topology
+    from datahub.order.formula import OrderOptions as Order
+    from datahub.tensor import transforms as transforms
+
+_WHERE = {
+    "StreamingLoader": ("datahub.loader.streaming", "StreamingLoader"),
+    "Topology": ("datahub.loader.topology", "Topology"),
+    "Order": ("datahub.order.formula", "OrderOptions"),
+    "fetch": ("datahub.loader.getting", "fetch"),
+    "open": ("datahub.loader.opening", "open_dataset"),
+    "vision": ("datahub.loader.opening", "vision"),
+    "transforms": ("datahub.tensor.transforms", ""),
+    "errors": ("datahub.core.errors", ""),
+}
+
+__all__ = ["Order", "StreamingLoader", "Topology", "errors", "fetch", "open", "transforms", "vision"]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module, attribute = _WHERE[name]
+    except KeyError:
+        raise AttributeError(f"module 'datahub' has no attribute {name!r}") from None
+    found = import_module(module)
+    value = getattr(found, attribute) if attribute else found
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

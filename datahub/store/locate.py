@@ -1,0 +1,36 @@
+"""`locate-<split>.npy`: fixed-width rows that say where each sample is. The hot path, memory-mapped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datahub.core import atomic
+from datahub.core.errors import RecordInvalid
+
+LOCATE = np.dtype(
+    [("offset", "<u8"), ("size", "<u4"), ("shard", "<u4"), ("label", "<i4"), ("width", "<u4"), ("height", "<u4")]
+)
+"""``offset`` and ``size`` are of the image's bytes, not of its tar header; ``label`` is -1 where there is none."""
+
+Rows = NDArray[Any]
+
+
+def write(path: Path, rows: Rows) -> None:
+    """Write rows of dtype `LOCATE`, in sample order."""
+    with atomic.writing(path) as handle:
+        np.save(handle, np.ascontiguousarray(rows, LOCATE), allow_pickle=False)
+
+
+def open_rows(path: Path) -> Rows:
+    """Map the rows read-only; raises `RecordInvalid` where the file is not what `write` made."""
+    try:
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise RecordInvalid(str(path), f"cannot be mapped: {error}") from error
+    if rows.dtype != LOCATE or rows.ndim != 1:
+        raise RecordInvalid(str(path), f"holds {rows.dtype}, not locate rows")
+    return rows  # type: ignore[no-any-return]

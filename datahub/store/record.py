@@ -1,0 +1,153 @@
+"""`dataset.json`: what a packed variant contains, by digest. Written last, so its presence means the variant is whole.
+
+Readers accept this schema and older ones and refuse newer. Per-split fingerprints cover what decides the samples and
+their place (split, fields, block size, and every shard's sample count and SHA-256) and not the schema version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from datahub.core import atomic
+from datahub.core.errors import RecordInvalid
+
+SCHEMA = 1
+FILENAME = "dataset.json"
+BLOCKS = "blocks.bin"
+
+
+class _Frozen(msgspec.Struct, frozen=True, kw_only=True):
+    pass
+
+
+class FileEntry(_Frozen, frozen=True, kw_only=True):
+    """One file of the folder (all but the record itself and `blocks.bin`, which the `blocks` digests cover)."""
+
+    path: str
+    """Relative to the variant folder, with ``/``."""
+    role: str
+    """``shard``, ``offsets`` (.tar.idx), ``locate``, ``index``, ``card`` or ``metadata``."""
+    bytes: int
+    sha256: str
+    blocks: str
+    """SHA-256 of this file's raw block digests, laid end to end as they stand in `blocks.bin`."""
+
+
+class FieldSpec(_Frozen, frozen=True, kw_only=True):
+    """One field of a sample."""
+
+    type: str
+    """``image``, ``label`` (an int stored as text in the shard), ``int``, ``bytes``, ``json``."""
+    extension: str
+    """The tar member's extension, ``png``, ``jpg``, ``cls``."""
+    shape: list[int] | None = None
+    """(H, W, C) where every image has it, else None."""
+
+
+class ShardEntry(_Frozen, frozen=True, kw_only=True):
+    path: str
+    samples: int
+
+
+class Stats(_Frozen, frozen=True, kw_only=True):
+    """Per-channel mean and standard deviation of pixels scaled to [0, 1]."""
+
+    mean: list[float]
+    std: list[float]
+    images: int
+    """How many images they were computed from."""
+    full: bool
+    """True: from every image of the split; False: from those with the smallest key hashes."""
+
+
+class SplitEntry(_Frozen, frozen=True, kw_only=True):
+    samples: int
+    shards: list[ShardEntry]
+    block: int
+    """B of the order formula: a shard of n samples has ceil(n / B) blocks."""
+    locate: str
+    index: str
+    fingerprint: str
+    histogram: list[int]
+    """Samples of each class, by label; empty where the split has no labels."""
+    stats: Stats | None
+    permuted: bool = True
+    """True: shards are in the keyed order; False: in source order, and windowed streaming warns."""
+
+
+class ManifestEntry(_Frozen, frozen=True, kw_only=True):
+    name: str
+    version: str
+    digest: str
+
+
+class PackerEntry(_Frozen, frozen=True, kw_only=True):
+    name: str = "datahub"
+    format: int = 1
+    """Raised when the same input would give other bytes."""
+    options: dict[str, Any] = {}
+
+
+class Record(_Frozen, frozen=True, kw_only=True):
+    schema: int = SCHEMA
+    manifest: ManifestEntry
+    variant: str
+    plan: str
+    """Digest of everything that decides the bytes: manifest, variant, packer options, input digests."""
+    packer: PackerEntry
+    files: list[FileEntry]
+    fields: dict[str, FieldSpec]
+    splits: dict[str, SplitEntry]
+    classes: list[str]
+    title: str = ""
+    homepage: str = ""
+    licence: str | None = None
+    task: str = ""
+
+    @property
+    def ref(self) -> str:
+        return f"{self.manifest.name}@{self.manifest.version}/{self.variant}"
+
+    def bytes(self) -> int:
+        return sum(each.bytes for each in self.files)
+
+
+def fingerprint(split: str, fields: dict[str, FieldSpec], block: int, shards: list[tuple[int, str]]) -> str:
+    """``sha256:...`` over what decides a split's samples and their place; ``shards`` are (samples, sha256) in order."""
+    facts = {
+        "split": split,
+        "fields": {name: [spec.type, spec.extension] for name, spec in sorted(fields.items())},
+        "block": block,
+        "shards": [[samples, digest] for samples, digest in shards],
+    }
+    return "sha256:" + hashlib.sha256(msgspec.json.encode(facts, order="sorted")).hexdigest()
+
+
+def encode(record: Record) -> bytes:
+    """The record's one written form: sorted keys, two-space indent, a final newline."""
+    return msgspec.json.format(msgspec.json.encode(record, order="sorted"), indent=2) + b"\n"
+
+
+def write(folder: Path, record: Record) -> None:
+    atomic.write_bytes(folder / FILENAME, encode(record))
+
+
+def read(folder: Path) -> Record:
+    """The record of a variant folder; raises ``FileNotFoundError`` where there is none, else `RecordInvalid`."""
+    path = folder / FILENAME
+    data = path.read_bytes()
+    try:
+        schema = msgspec.json.decode(data, type=_Versioned).schema
+        if schema > SCHEMA:
+            raise RecordInvalid(str(path), f"schema {schema} is newer than this datahub reads ({SCHEMA})", "upgrade datahub")
+        return msgspec.json.decode(data, type=Record)
+    except msgspec.DecodeError as error:
+        raise RecordInvalid(str(path), f"not a record: {error}") from error
+
+
+class _Versioned(msgspec.Struct):
+    schema: int

@@ -1,0 +1,50 @@
+"""Contact sheets: labelled thumbnails in one PNG, through ``torchvision.utils.make_grid``."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+from torchvision.transforms.v2 import functional as F
+from torchvision.utils import make_grid
+
+from datahub.core import atomic
+
+CAPTION = 14
+"""Pixels of the strip under each thumbnail."""
+
+
+def contact_sheet(
+    images: Sequence[torch.Tensor], captions: Sequence[str], *, size: int = 96, columns: int = 8
+) -> torch.Tensor:
+    """A uint8 ``(3, H, W)`` grid of uint8 CHW images, each fitted into ``size`` x ``size`` over its caption."""
+    tiles = [_tile(image, caption, size) for image, caption in zip(images, captions, strict=True)]
+    return make_grid(torch.stack(tiles), nrow=columns, padding=4, pad_value=255)
+
+
+def save_png(image: torch.Tensor, path: Path) -> None:
+    """Write a uint8 CHW image; the file appears whole."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(buffer, "png")
+    atomic.write_bytes(path, buffer.getvalue(), sync=False)
+
+
+def _tile(image: torch.Tensor, caption: str, size: int) -> torch.Tensor:
+    rgb = image[:3] if image.shape[0] >= 3 else image[:1].expand(3, -1, -1)
+    height, width = rgb.shape[-2:]
+    scale = size / max(height, width)
+    fitted = F.resize(rgb, [max(1, round(height * scale)), max(1, round(width * scale))], antialias=True)
+    tile = torch.full((3, size + CAPTION, size), 255, dtype=torch.uint8)
+    top, left = (size - fitted.shape[1]) // 2, (size - fitted.shape[2]) // 2
+    tile[:, top : top + fitted.shape[1], left : left + fitted.shape[2]] = fitted
+    tile[:, size:] = _caption(caption, size)
+    return tile
+
+
+def _caption(text: str, width: int) -> torch.Tensor:
+    strip = Image.new("RGB", (width, CAPTION), "white")
+    ImageDraw.Draw(strip).text((2, 1), text, fill="black")
+    return F.pil_to_tensor(strip)

@@ -1,0 +1,1 @@
+"""Reference training on top of the loader. Nothing else needs this room."""
