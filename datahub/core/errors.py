@@ -342,9 +342,12 @@ class AlreadyPacked(ActionNeeded):
 class NotInStore(DatahubError):
     exit_code = 7
 
-    def __init__(self, ref: str, home: str) -> None:
-        super().__init__(f"{ref} is not in the store at {home}", f"run `datahub fetch {ref}`, or pass download=True")
-        self.ref, self.home = ref, home
+    def __init__(self, ref: str, home: str, nearest: Sequence[str] = ()) -> None:
+        """``nearest``: known names close to one that is neither packed nor known."""
+        fetch = f"run `datahub fetch {ref}`, or pass download=True"
+        hint = f"did you mean {' or '.join(nearest)}?" if nearest else fetch
+        super().__init__(f"{ref} is not in the store at {home}", hint)
+        self.ref, self.home, self.nearest = ref, home, tuple(nearest)
 
 
 class Offline(DatahubError):

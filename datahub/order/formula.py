@@ -1,41 +1,52 @@
 """The order of samples is a formula: (seed, epoch, position) -> sample, for any number of ranks and workers.
 
-Blocks of about B consecutive samples are permuted; the line of permuted blocks is cut into L lanes; inside a lane,
-windows of W pieces are shuffled by a keyed bijection. Global batch g has ``batch`` slots, of which lane l owns the
-l-th share. Nothing depends on ranks: rank r of R owns a range of slots. Memory is O(blocks), time O(1) a position.
+Shards are cut into blocks of about B consecutive samples and the blocks permuted; the line of permuted blocks is cut
+into L lanes; inside a lane, windows of W pieces (a block cut by a lane's border is two pieces) are shuffled by a keyed
+bijection. A global batch has ``batch`` slots, of which lane l owns the l-th share. Nothing depends on ranks: rank r of
+R owns a range of slots. Memory is O(blocks), time O(1) a position.
 
 Everything here is a pure function of numbers; what it gives is frozen by golden vectors in the tests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from types import EllipsisType
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from datahub.core.errors import BadArgument
 from datahub.order.permutation import Permutation
 
 VERSION = 1
 """Raised when the same arguments would give another order; part of every state."""
 
 Int = NDArray[np.int64]
+Bool = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class OrderOptions:
-    """What a caller may choose. ``window``: pieces shuffled together, "all" for a uniform shuffle."""
+    """What a caller may choose. Raises `BadArgument`."""
 
     window: int | Literal["all"] = "all"
+    """Blocks shuffled together; "all" gives a uniform shuffle of a lane."""
     lanes: int = 1
+    """Parts of the line that are read side by side; divides the global batch."""
 
     def __post_init__(self) -> None:
-        if self.window != "all" and (not isinstance(self.window, int) or self.window < 1):
-            raise ValueError(f"window={self.window!r} must be 'all' or a positive number of blocks")
-        if self.lanes < 1:
-            raise ValueError(f"lanes={self.lanes} must be positive")
+        if self.window != "all" and not (_is_int(self.window) and self.window >= 1):
+            raise BadArgument("window", self.window, "must be 'all' or a positive number of blocks")
+        if not (_is_int(self.lanes) and self.lanes >= 1):
+            raise BadArgument("lanes", self.lanes, "must be a positive number")
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def cut_blocks(shards: Sequence[int], block: int) -> Int:
@@ -53,117 +64,136 @@ def cut_blocks(shards: Sequence[int], block: int) -> Int:
     return np.concatenate(parts)
 
 
-@dataclass(frozen=True)
-class EpochOrder:
-    """One epoch's order of the samples whose block ``edges`` are given.
-
-    ``counts`` (optional, one a block) are the samples left in each block by a filter; `sample` then speaks of the
-    k-th kept sample of a block, and it is the caller's bitmap that says which that is.
-    """
-
-    edges: Int
-    seed: int
-    epoch: int
-    options: OrderOptions = OrderOptions()
-    shuffle: bool = True
-    counts: Int | None = None
-    size: int = field(init=False)
-    _sigma: Int = field(init=False, repr=False)
-    _line: Int = field(init=False, repr=False)
-    lanes: Int = field(init=False, repr=False)
-    _windows: Int = field(init=False, repr=False)
-    _tags: list[tuple[int, int]] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        sizes = np.diff(self.edges) if self.counts is None else np.asarray(self.counts, np.int64)
-        blocks = len(sizes)
-        sigma = np.arange(blocks, dtype=np.int64)
-        if self.shuffle:
-            sigma = Permutation(blocks, self.seed, self.epoch, "block")(sigma)
-        line = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes[sigma])])
-        total, lanes = int(line[-1]), self.options.lanes
-        borders = np.array([lane * total // lanes for lane in range(lanes + 1)], np.int64)
-        windows, tags = _cut_windows(line, borders, self.options.window)
-        values = {"size": total, "_sigma": sigma, "_line": line, "lanes": borders, "_windows": windows, "_tags": tags}
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-
-    def steps(self, batch: int) -> int:
-        return -(-self.size // batch)
-
-    def _shuffled(self, positions: Int, *, inverse: bool = False) -> Int:
-        """Apply (or undo) each window's bijection."""
-        window = np.searchsorted(self._windows, positions, "right") - 1
-        out = np.empty_like(positions)
-        for each in np.unique(window):
-            mask = window == each
-            start = int(self._windows[each])
-            permutation = Permutation(
-                int(self._windows[each + 1]) - start, self.seed, self.epoch, "window", *self._tags[each]
-            )
-            inside = positions[mask] - start
-            out[mask] = start + (permutation.inverse(inside) if inverse else permutation(inside))
-        return out
-
-    def locate(self, positions: ArrayLike) -> tuple[Int, Int]:
-        """Line positions -> (block, offset among the block's kept samples)."""
-        line = np.asarray(positions, np.int64)
-        if self.shuffle:
-            line = self._shuffled(line)
-        piece = np.searchsorted(self._line, line, "right") - 1
-        return self._sigma[piece], line - self._line[piece]
-
-    def sample(self, positions: ArrayLike) -> Int:
-        """Line positions -> samples (without a filter)."""
-        block, offset = self.locate(positions)
-        return self.edges[block] + offset
-
-    def position(self, samples: ArrayLike) -> Int:
-        """The inverse of `sample`: where each sample stands in this epoch."""
-        wanted = np.asarray(samples, np.int64)
-        block = np.searchsorted(self.edges, wanted, "right") - 1
-        where = np.empty_like(self._sigma)
-        where[self._sigma] = np.arange(len(self._sigma))
-        line = self._line[where[block]] + wanted - self.edges[block]
-        return self._shuffled(line, inverse=True) if self.shuffle else line
-
-    def slots(
-        self, batch: int, position: int, first: int = 0, last: int | None = None
-    ) -> tuple[Int, NDArray[np.bool_]]:
-        """Slots ``first .. last`` of the global batch that starts at ``position``: (line positions, valid).
-
-        ``position`` is what the whole job has consumed, g * batch for global batch g. Lane l owns ``batch / lanes``
-        slots; a lane with m samples left spreads them over its share, so slots are invalid only where a lane runs
-        out. An invalid slot holds some sample of its lane as a filler.
-        """
-        share = batch // self.options.lanes
-        consumed = position // self.options.lanes
-        slot = np.arange(first, batch if last is None else last, dtype=np.int64)
-        lane, offset = slot // share, slot % share
-        length = np.diff(self.lanes)[lane]
-        left = np.clip(length - consumed, 0, share)
-        item = offset * left // share
-        valid = (offset + 1) * left // share > item
-        line = self.lanes[lane] + np.clip(consumed + item, 0, np.maximum(length - 1, 0))
-        return np.minimum(line, max(self.size - 1, 0)), valid
-
-    def valid_in(self, batch: int, position: int) -> int:
-        """How many slots of the whole global batch at ``position`` are valid."""
-        share, consumed = batch // self.options.lanes, position // self.options.lanes
-        return int(np.clip(np.diff(self.lanes) - consumed, 0, share).sum())
-
-
 def share_of(batch: int, rank: int, world_size: int) -> tuple[int, int]:
     """The slots ``[first, last)`` of a global batch that ``rank`` of ``world_size`` owns."""
     return rank * batch // world_size, (rank + 1) * batch // world_size
 
 
+class EpochOrder:
+    """The order of one epoch over samples whose block ``edges`` are given.
+
+    ``counts`` (optional, int64, one a block) are the samples that a filter leaves in each block. `locate` then speaks
+    of the k-th kept sample of a block, and whoever holds the filter's bitmap knows which that is.
+    """
+
+    def __init__(
+        self,
+        edges: Int,
+        *,
+        seed: int,
+        epoch: int,
+        options: OrderOptions | None = None,
+        shuffle: bool = True,
+        counts: Int | None = None,
+    ) -> None:
+        options = OrderOptions() if options is None else options
+        sizes = np.diff(edges) if counts is None else np.asarray(counts, np.int64)
+        self._edges, self._filtered = edges, counts is not None
+        self._shuffle, self._key = shuffle, (seed, epoch)
+        self._sigma = np.arange(len(sizes), dtype=np.int64)
+        if shuffle:
+            self._sigma = Permutation(len(sizes), seed, epoch, "block")(self._sigma)
+        self._line = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes[self._sigma])])
+        self.size = int(self._line[-1])
+        """Samples of the epoch."""
+        lanes = options.lanes
+        self.borders = np.array([lane * self.size // lanes for lane in range(lanes + 1)], np.int64)
+        """int64 ``(lanes + 1,)``: lane l holds line positions ``borders[l] .. borders[l + 1]``."""
+        self._windows, self._tags = _cut_windows(self._line, self.borders, options.window)
+
+    @property
+    def lanes(self) -> int:
+        return len(self.borders) - 1
+
+    def steps(self, batch: int, *, drop_last: bool = False) -> int:
+        """Global batches of the epoch, the same for every rank."""
+        return self.size // batch if drop_last else -(-self.size // batch)
+
+    def slots(self, batch: int, position: int, first: int = 0, last: int | None = None) -> tuple[Int, Bool]:
+        """Slots ``first .. last`` of the global batch that starts at ``position``: (line positions, valid).
+
+        ``position`` is what the whole job has consumed of the epoch, g * batch for global batch g. A lane with m
+        samples left spreads them evenly over its share of the slots, so slots are invalid only where a lane runs out.
+        An invalid slot names some sample of its lane, to fill a row with.
+        """
+        share, consumed = self._shares(batch, position)
+        slot = np.arange(first, batch if last is None else last, dtype=np.int64)
+        lane, offset = slot // share, slot % share
+        length = np.diff(self.borders)[lane]
+        left = np.clip(length - consumed, 0, share)
+        item = offset * left // share
+        valid = (offset + 1) * left // share > item
+        line = self.borders[lane] + np.clip(consumed + item, 0, np.maximum(length - 1, 0))
+        return np.minimum(line, max(self.size - 1, 0)), valid
+
+    def valid_in(self, batch: int, position: int) -> int:
+        """How many slots of the whole global batch at ``position`` are valid."""
+        share, consumed = self._shares(batch, position)
+        return int(np.clip(np.diff(self.borders) - consumed, 0, share).sum())
+
+    def locate(self, positions: ArrayLike) -> tuple[Int, Int]:
+        """Line positions -> (block, offset among the block's kept samples)."""
+        line = np.asarray(positions, np.int64)
+        if self._shuffle:
+            line = self._windowed(line)
+        piece = np.searchsorted(self._line, line, "right") - 1
+        return self._sigma[piece], line - self._line[piece]
+
+    def sample(self, positions: ArrayLike) -> Int:
+        """Line positions -> samples. Without a filter only."""
+        self._unfiltered()
+        block, offset = self.locate(positions)
+        return self._edges[block] + offset
+
+    def position(self, samples: ArrayLike) -> Int:
+        """The inverse of `sample`: where each sample stands on this epoch's line."""
+        self._unfiltered()
+        wanted = np.asarray(samples, np.int64)
+        block = np.searchsorted(self._edges, wanted, "right") - 1
+        place = np.empty_like(self._sigma)
+        place[self._sigma] = np.arange(len(self._sigma))
+        line = self._line[place[block]] + wanted - self._edges[block]
+        return self._windowed(line, inverse=True) if self._shuffle else line
+
+    def _unfiltered(self) -> None:
+        if self._filtered:
+            raise BadArgument("counts", "...", "a filtered order does not know its samples", "use locate")
+
+    def _shares(self, batch: int, position: int) -> tuple[int, int]:
+        """Slots of each lane in a batch, and samples of each lane consumed before ``position``."""
+        if batch < 1 or batch % self.lanes:
+            raise BadArgument("batch", batch, f"must be a positive multiple of the {self.lanes} lanes")
+        return batch // self.lanes, position // self.lanes
+
+    def _windowed(self, line: Int, *, inverse: bool = False) -> Int:
+        """Apply (or undo) each window's bijection."""
+        window = np.searchsorted(self._windows, line, "right") - 1
+        out = np.empty_like(line)
+        for number, here in _groups(window):
+            start = int(self._windows[number])
+            size = int(self._windows[number + 1]) - start
+            permutation = Permutation(size, *self._key, "window", *self._tags[number])
+            out[here] = start + (permutation.inverse if inverse else permutation)(line[here] - start)
+        return out
+
+
+def _groups(labels: Int) -> Iterator[tuple[int, Int | EllipsisType]]:
+    """Each distinct label with the places that carry it."""
+    if labels.size and labels.min() == labels.max():
+        yield int(labels.flat[0]), ...
+        return
+    for label in np.unique(labels):
+        yield int(label), np.flatnonzero(labels == label)
+
+
 def _cut_windows(line: Int, borders: Int, window: int | Literal["all"]) -> tuple[Int, list[tuple[int, int]]]:
-    """Window edges over the line, and each window's (lane, number): the key of its bijection."""
+    """Window edges over the line, and each window's (lane, number): the key of its bijection.
+
+    A lane's P pieces form ceil(P / window) windows whose piece counts differ by at most 1.
+    """
     edges: list[Int] = []
     tags: list[tuple[int, int]] = []
-    for lane in range(len(borders) - 1):
-        start, end = borders[lane], borders[lane + 1]
+    for lane, (start, end) in enumerate(pairwise(borders)):
         if start == end:
             continue
         inner = line[np.searchsorted(line, start, "right") : np.searchsorted(line, end, "left")]

@@ -1,7 +1,7 @@
 """Bytes of a raw file or archive member, decompressed on the way; every fault of theirs is a `LayoutError`.
 
-The compression (gzip, xz, bzip2, or none) is told by the first bytes, never by the name. A read never inflates more than
-it was asked for, so whoever knows how much must come is safe from decompression bombs.
+The compression (gzip, xz, bzip2, or none) is told by the first bytes, never by the name. A read never inflates more
+than it was asked for, so whoever knows how much must come is safe from decompression bombs.
 """
 
 from __future__ import annotations

@@ -92,7 +92,9 @@ class Gate:
         if size > limits.member:
             raise self.refusal(name, f"holds {format_bytes(size)}: at most {format_bytes(limits.member)} are read")
         if self._total > limits.total:
-            raise self.refusal(name, f"brings the total to {format_bytes(self._total)}, over {format_bytes(limits.total)}")
+            raise self.refusal(
+                name, f"brings the total to {format_bytes(self._total)}, over {format_bytes(limits.total)}"
+            )
 
     def refusal(self, name: str, reason: str) -> UnsafeArchive:
         shown = name if len(name) <= 120 else f"{name[:117]}..."

@@ -63,8 +63,8 @@ class _Array:
 def load(data: bytes, path: str, place: str = "", *, most: int = MOST) -> dict[str, Any]:
     """The dictionary in ``data``; its keys as text, strings of Python 2 as ``bytes``, arrays read-only.
 
-    ``path`` and ``place`` name it in errors. Raises `UnsafePickle` where it asks for a name or an opcode that plain data
-    do not need, and `LayoutError` where it is damaged, over ``most`` bytes, or not a dictionary.
+    ``path`` and ``place`` name it in errors. Raises `UnsafePickle` where it asks for a name or an opcode that plain
+    data do not need, and `LayoutError` where it is damaged, over ``most`` bytes, or not a dictionary.
     """
     if len(data) > most:
         raise LayoutError(path, place, f"a pickle of {len(data)} bytes: at most {most} are read")
@@ -142,10 +142,10 @@ class _Machine:
         if code == b"i":  # INST calls the class it names
             module, name = self._line(), self._line()
             return UnsafePickle(self._path, f"{module}.{name}")
-        opcode = pickletools.code2op.get(code.decode("latin-1"))
-        if opcode is None:
-            return self.fault(f"byte {self._at - 1} is no opcode")
-        return UnsafePickle(self._path, f"the opcode {opcode.name}")
+        for opcode in pickletools.opcodes:
+            if opcode.code == code.decode("latin-1"):
+                return UnsafePickle(self._path, f"the opcode {opcode.name}")
+        return self.fault(f"byte {self._at - 1} is no opcode")
 
     # -- operands ----------------------------------------------------------------------------------------------------
 

@@ -106,7 +106,9 @@ def _entry(handle: BinaryIO, at: int, end: int, gate: Gate) -> tuple[_Entry, int
     if at + ENTRY.size > end:
         raise LayoutError(gate.path, "", "damaged: its directory is cut off")
     found = ENTRY.unpack(_at(handle, at, ENTRY.size, gate.path, "its directory"))
-    magic, version, _, flags, method, _, _, crc, packed, size, named, extra, comment, disk, _, attributes, offset = found
+    magic, version, _, flags, method, _, _, crc, packed, size, named, extra, comment, disk, _, attributes, offset = (
+        found
+    )
     length = ENTRY.size + named + extra + comment
     if magic != b"PK\1\2" or at + length > end or disk not in (0, FULL16):
         raise LayoutError(gate.path, "", f"damaged: no valid directory entry at byte {at}")
@@ -143,7 +145,9 @@ def _check(entry: _Entry, folder: bool, gate: Gate) -> None:
     if folder:
         return
     if entry.method not in (STORED, DEFLATED):
-        raise LayoutError(gate.path, entry.name, f"compression method {entry.method} is not read: stored and deflate are")
+        raise LayoutError(
+            gate.path, entry.name, f"compression method {entry.method} is not read: stored and deflate are"
+        )
     if entry.method == STORED and entry.packed != entry.size:
         raise LayoutError(gate.path, entry.name, f"damaged: {entry.packed} stored bytes for a size of {entry.size}")
     if entry.size > gate.limits.ratio * entry.packed + STEP:

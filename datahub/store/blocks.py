@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from datahub.core import atomic
 from datahub.core.digests import BLOCK, CHUNK
+from datahub.core.errors import RecordInvalid, from_oserror
+from datahub.store.record import BLOCKS, FileEntry
 
 WIDTH = 32
 """Bytes of one block digest."""
@@ -37,9 +41,17 @@ class BlockHasher:
         self.bytes = 0
 
     def update(self, data: bytes | bytearray | memoryview) -> None:
+        self.update_whole(data)
+        self.update_blocks(data)
+
+    def update_whole(self, data: bytes | bytearray | memoryview) -> None:
+        """The whole-file half of `update`; the halves may run on two threads."""
         self._whole.update(data)
+        self.bytes += len(data)
+
+    def update_blocks(self, data: bytes | bytearray | memoryview) -> None:
+        """The block half of `update`."""
         view = memoryview(data)
-        self.bytes += len(view)
         while view:
             piece = view[: BLOCK - self._filled]
             self._block.update(piece)
@@ -78,3 +90,49 @@ def of_bytes(data: bytes) -> FileDigests:
     hasher = BlockHasher()
     hasher.update(data)
     return hasher.result()
+
+
+def write(folder: Path, raws: Iterable[bytes]) -> None:
+    """Write `blocks.bin` from the files' raw block digests, in the order of the record's files."""
+    atomic.write_bytes(folder / BLOCKS, b"".join(raws))
+
+
+def size(files: Sequence[FileEntry]) -> int:
+    """Bytes of the `blocks.bin` that belongs to these files."""
+    return sum(WIDTH * count(each.bytes) for each in files)
+
+
+def read(folder: Path, files: Sequence[FileEntry]) -> dict[str, bytes]:
+    """Path -> raw block digests of each of the record's files.
+
+    Slices are not yet compared with `FileEntry.blocks`; `intact` does that. Raises `RecordInvalid` where `blocks.bin`
+    is missing or has another length.
+    """
+    path = folder / BLOCKS
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise RecordInvalid(str(path), "is missing") from None
+    except OSError as error:
+        raise from_oserror(error, path) from error
+    if len(data) != size(files):
+        raise RecordInvalid(str(path), f"has {len(data)} bytes, the files of the record need {size(files)}")
+    slices = {}
+    at = 0
+    for each in files:
+        end = at + WIDTH * count(each.bytes)
+        slices[each.path] = data[at:end]
+        at = end
+    return slices
+
+
+def intact(entry: FileEntry, raw: bytes) -> bool:
+    """Whether ``raw`` are the block digests that the record vouches for."""
+    return hashlib.sha256(raw).hexdigest() == entry.blocks
+
+
+def changed(expected: bytes, actual: bytes) -> list[int]:
+    """Numbers of the blocks whose digests differ, of two files of one size."""
+    return [
+        at // WIDTH for at in range(0, len(expected), WIDTH) if expected[at : at + WIDTH] != actual[at : at + WIDTH]
+    ]

@@ -1,4 +1,7 @@
-"""A packed variant, open: `Dataset`, its `Split`s, their `Sample`s."""
+"""A packed variant, open: `Dataset`, its `Split`s, their `Sample`s.
+
+Opening reads the record and nothing else; what a sample needs is mapped or opened when it is first asked for.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datahub.core.errors import DamagedSample, UnknownSplit
+from datahub.core.errors import DamagedSample, RecordInvalid, UnknownSplit, from_oserror
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings
 from datahub.store.find import find
@@ -17,16 +20,21 @@ from datahub.store.record import Record, SplitEntry
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.compute as pc
 
+    from datahub.store.index import RowReader
     from datahub.store.locate import Rows
 
 Decode = Callable[[bytes], Any]
 
+MAX_DESCRIPTORS = 256
+"""Shards of a split kept open; the rest are opened for each read, so that no process limit is met."""
+
 
 class Sample(Mapping[str, Any]):
-    """One sample: ``image`` (decoded if a decoder was given, else bytes), ``label``, other scalars, and where it is from.
+    """One sample: ``image`` (decoded if the dataset has a decoder, else bytes), ``label``, other scalars, its origin.
 
-    Keys: ``image``, ``label`` where there is one, the split's other scalar fields, ``index``, ``key``, ``source``.
+    Keys: the dataset's fields, then ``index`` (the row in the split), ``key``, ``source`` (the original name).
     """
 
     def __init__(self, split: Split, index: int) -> None:
@@ -49,18 +57,14 @@ class Sample(Mapping[str, Any]):
         if name == "image":
             decode = self._split.dataset.decode
             return decode(self.encoded) if decode else self.encoded
-        if name == "index":
-            return self.index
-        if name == "key":
-            return self.key
-        if name == "label" and "label" in self._split.dataset.record.fields:
-            return int(self._split.locate[self.index]["label"])
-        if name in self._names():
-            return self._row[name]
-        raise KeyError(name)
+        if name in ("index", "key"):
+            return getattr(self, name)
+        if name not in self._names():
+            raise KeyError(name)
+        return int(self._split.locate[self.index]["label"]) if name == "label" else self._row[name]
 
     def _names(self) -> list[str]:
-        return [*self._split.dataset.record.fields, "index", "key", "source"]
+        return [*self._split.dataset.fields, "index", "key", "source"]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names())
@@ -94,7 +98,7 @@ class Split:
         """B of the order formula."""
         return self.entry.block
 
-    @property
+    @cached_property
     def shards(self) -> tuple[Path, ...]:
         return tuple(self.dataset.path / each.path for each in self.entry.shards)
 
@@ -107,36 +111,63 @@ class Split:
         """Rows of `datahub.store.locate.LOCATE`, mapped on first use."""
         from datahub.store.locate import open_rows
 
-        return open_rows(self.dataset.path / self.entry.locate)
+        path = self.dataset.path / self.entry.locate
+        rows = open_rows(path)
+        if len(rows) != len(self):
+            raise RecordInvalid(str(path), f"has {len(rows)} rows, the record says {len(self)}")
+        return rows
 
     def read(self, index: int) -> bytes:
-        """The image's bytes; raises `DamagedSample` where the shard does not hold them."""
+        """The image's bytes; raises `DamagedSample` where the shard does not hold all of them."""
         row = self.locate[index]
         shard, offset, size = int(row["shard"]), int(row["offset"]), int(row["size"])
+        if shard >= len(self.shards):
+            raise DamagedSample(self.entry.locate, key_of(self.name, index), offset, f"there is no shard {shard}")
         path = self.shards[shard]
         try:
-            if shard not in self._descriptors:
-                self._descriptors[shard] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            data = os.pread(self._descriptors[shard], size, offset)
+            data = self._pread(shard, size, offset)
         except OSError as error:
             raise DamagedSample(path.name, key_of(self.name, index), offset, error.strerror or str(error)) from error
         if len(data) != size:
-            raise DamagedSample(path.name, key_of(self.name, index), offset, f"the shard ends {size - len(data)} bytes early")
+            cause = f"the shard ends after {len(data)} of its {size} bytes"
+            raise DamagedSample(path.name, key_of(self.name, index), offset, cause)
         return data
 
-    def table(self, columns: list[str] | None = None, where: str | None = None) -> pa.Table:
-        """The index as an Arrow table, ``columns`` of it; ``where`` is not yet a language of its own."""
+    def _pread(self, shard: int, size: int, offset: int) -> bytes:
+        descriptor = self._descriptors.get(shard)
+        if descriptor is not None:
+            return _read_at(descriptor, size, offset)
+        descriptor = os.open(self.shards[shard], os.O_RDONLY | os.O_CLOEXEC)
+        kept = False
+        try:
+            data = _read_at(descriptor, size, offset)
+            if len(self._descriptors) < MAX_DESCRIPTORS:
+                # Of two threads that open one shard, one keeps its descriptor: setdefault is atomic.
+                kept = self._descriptors.setdefault(shard, descriptor) == descriptor
+            return data
+        finally:
+            if not kept:
+                os.close(descriptor)
+
+    def table(self, columns: list[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+        """The index as an Arrow table: ``columns`` of it, and of the rows that meet ``where``.
+
+        Raises `BadArgument` for a column it does not have.
+        """
         from datahub.store.index import read
 
         return read(self.dataset.path / self.entry.index, columns, where)
 
     def row(self, index: int) -> dict[str, Any]:
-        """One row of the index, as plain values."""
-        return {name: values[0] for name, values in self._index.slice(index, 1).to_pydict().items()}
+        """The sample's ``source`` and scalar fields, from the index."""
+        return self._rows[index]
 
     @cached_property
-    def _index(self) -> pa.Table:
-        return self.table()
+    def _rows(self) -> RowReader:
+        from datahub.store.index import RowReader
+
+        scalars = [name for name in self.dataset.fields if name not in ("image", "label")]
+        return RowReader(self.dataset.path / self.entry.index, ["source", *scalars])
 
     def __getitem__(self, index: int) -> Sample:
         position = index + len(self) if index < 0 else index
@@ -148,9 +179,9 @@ class Split:
         return (Sample(self, index) for index in range(len(self)))
 
     def close(self) -> None:
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
-        self._descriptors = {}
+        """Give back descriptors; a later read opens them again. Not while another thread reads."""
+        while self._descriptors:
+            os.close(self._descriptors.popitem()[1])
 
     def __getstate__(self) -> dict[str, Any]:
         return {"dataset": self.dataset, "name": self.name, "entry": self.entry, "_descriptors": {}}
@@ -159,8 +190,16 @@ class Split:
         self.close()
 
 
+def _read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """``pread`` until ``size`` bytes are there or the file ends (one call gives at most 2 GiB)."""
+    data = os.pread(descriptor, size, offset)
+    while len(data) < size and (more := os.pread(descriptor, size - len(data), offset + len(data))):
+        data += more
+    return data
+
+
 class Dataset:
-    """A packed variant. ``dataset["train"][7]`` is a sample; opening one reads nothing but the record."""
+    """A packed variant. ``dataset["train"][7]`` is a sample."""
 
     def __init__(self, ref: Ref, path: Path, record: Record, decode: Decode | None = None) -> None:
         self.ref, self.path, self.record, self.decode = ref, path, record, decode
@@ -175,6 +214,12 @@ class Dataset:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}: {len(split)}" for name, split in self.splits.items())
         return f"Dataset({self.ref}, {sizes})"
+
+    @cached_property
+    def fields(self) -> tuple[str, ...]:
+        """Names of a sample's fields: ``image`` first, then ``label``, then the rest."""
+        first = [name for name in ("image", "label") if name in self.record.fields]
+        return (*first, *(name for name in self.record.fields if name not in first))
 
     @property
     def classes(self) -> list[str]:
@@ -192,10 +237,17 @@ class Dataset:
     @property
     def card(self) -> str:
         """The dataset card, Markdown with YAML front matter."""
-        return (self.path / "README.md").read_text(encoding="utf-8")
+        path = self.path / "README.md"
+        try:
+            return path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise from_oserror(error, path) from error
 
 
 def open_dataset(ref: Ref | str, settings: Settings, *, decode: Decode | None = None) -> Dataset:
-    """Open a packed variant; raises `NotInStore`."""
+    """Open a packed variant; ``decode`` turns image bytes into what a sample's ``image`` gives.
+
+    Raises `BadReference`, `NotInStore` or `RecordInvalid`.
+    """
     located = find(settings, Ref.parse(ref) if isinstance(ref, str) else ref)
     return Dataset(located.ref, located.path, located.record, decode)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from datahub.core.errors import DatahubError, NotInStore, UnknownDataset, UnknownVersion
-from datahub.core.refs import Ref, version_key
+from datahub.core.errors import DatahubError, NotInStore, UnknownDataset, UnknownVersion, from_oserror
+from datahub.core.refs import NAME, Ref, version_key
 from datahub.core.settings import Settings
 from datahub.registry import catalog
 from datahub.store import record as records
@@ -19,12 +19,18 @@ FALLBACK_VARIANT = "published"
 
 
 @dataclass(frozen=True, slots=True)
-class Located:
-    """A packed variant: its full reference, its folder, the store's datasets folder it stands in, its record."""
+class Place:
+    """Where a packed variant stands: its full reference, its folder, the store's datasets folder above it."""
 
     ref: Ref
     path: Path
     root: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Located(Place):
+    """A packed variant and what its record says."""
+
     record: Record
 
 
@@ -34,23 +40,39 @@ def roots(settings: Settings) -> tuple[Path, ...]:
 
 
 def find(settings: Settings, ref: Ref) -> Located:
-    """The variant ``ref`` names: newest packed version by default, default variant by the manifest; `NotInStore`."""
-    versions = [ref.version] if ref.version else _packed_versions(settings, ref.name)
-    for version in versions:
+    """The variant ``ref`` names: the newest packed version by default, the manifest's default variant.
+
+    Raises `NotInStore`, or `RecordInvalid` where its record cannot be read.
+    """
+    place = find_place(settings, ref)
+    try:
+        return Located(place.ref, place.path, place.root, records.read(place.path))
+    except FileNotFoundError:  # removed this instant
+        raise NotInStore(str(ref), str(settings.home)) from None
+    except OSError as error:
+        raise from_oserror(error, place.path / records.FILENAME) from error
+
+
+def find_place(settings: Settings, ref: Ref) -> Place:
+    """Like `find`, for a variant whose record may be damaged; raises `NotInStore`."""
+    for version in [ref.version] if ref.version else packed_versions(settings, ref.name):
         variant = ref.variant or default_variant(settings, Ref(ref.name, version))
         for root in roots(settings):
             path = variant_dir(root, ref.name, version, variant)
             if (path / records.FILENAME).is_file():
-                return Located(Ref(ref.name, version, variant), path, root, records.read(path))
-    raise NotInStore(str(ref), str(settings.home))
+                return Place(Ref(ref.name, version, variant), path, root)
+    raise NotInStore(str(ref), str(settings.home), _nearest(settings, ref))
 
 
 def default_variant(settings: Settings, ref: Ref) -> str:
-    """The manifest's default, never "whichever is there"."""
+    """The manifest's default, never "whichever is there"; of a version no manifest describes, the newest one's."""
+    known = catalog(settings)
     try:
-        return catalog(settings).find(ref).default_variant
-    except (UnknownDataset, UnknownVersion):
+        return known.find(ref).default_variant
+    except UnknownDataset:
         return FALLBACK_VARIANT
+    except UnknownVersion:
+        return known.find(Ref(ref.name)).default_variant
 
 
 def list_local(settings: Settings) -> list[Located]:
@@ -62,9 +84,19 @@ def list_local(settings: Settings) -> list[Located]:
             if key not in found:
                 try:
                     found[key] = Located(Ref(*key), path, root, records.read(path))
-                except DatahubError:
+                except (DatahubError, OSError):
                     continue  # `verify` says what is wrong with it; a listing must not fail for it
     return [found[key] for key in sorted(found, key=lambda key: (key[0], version_key(key[1]), key[2]))]
+
+
+def packed_versions(settings: Settings, name: str) -> list[str]:
+    """Versions of which any variant is packed, newest first."""
+    found: set[str] = set()
+    for root in roots(settings):
+        folder = root / name
+        if NAME.fullmatch(name) and folder.is_dir():
+            found |= {each.name for each in folder.iterdir() if any(each.glob(f"*/{records.FILENAME}"))}
+    return sorted(found, key=lambda version: (version_key(version), version), reverse=True)
 
 
 def _variants(root: Path) -> Iterator[Path]:
@@ -73,11 +105,12 @@ def _variants(root: Path) -> Iterator[Path]:
             yield path.parent
 
 
-def _packed_versions(settings: Settings, name: str) -> list[str]:
-    """Versions with anything packed, newest first."""
-    found: set[str] = set()
-    for root in roots(settings):
-        folder = root / name
-        if folder.is_dir():
-            found |= {each.name for each in folder.iterdir() if any(each.glob(f"*/{records.FILENAME}"))}
-    return sorted(found, key=version_key, reverse=True)
+def _nearest(settings: Settings, ref: Ref) -> tuple[str, ...]:
+    """Names like ``ref``'s, where that is one nobody knows."""
+    try:
+        catalog(settings).find(Ref(ref.name))
+    except UnknownDataset as error:
+        return error.nearest
+    except DatahubError:
+        pass  # its manifest is broken: that is another matter, and `manifest check` says it
+    return ()

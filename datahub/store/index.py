@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from datahub.core import atomic
 from datahub.core.errors import BadArgument, NotYetSupported, RecordInvalid
 
 STRINGS = ("key", "source", "format", "sha256")
+"""``format`` is ``png``, ``jpeg``, ...; ``sha256`` is of the image's bytes, in hex."""
+NARROW = ("shard", "width", "height")
+"""int32; every other number is int64."""
+ROW_GROUP = 16_384
+"""Rows read for the sake of one."""
+
+
+def columns(scalars: Sequence[str], labelled: bool) -> list[str]:
+    """The columns of a split's index, in order. Offsets are of data, not of tar headers."""
+    label = ["label_offset", "label_size", "label"] if labelled else []
+    image = ["image_offset", "image_size"]
+    return ["key", "source", "shard", *image, *label, *scalars, "width", "height", "format", "sha256"]
 
 
 def write(path: Path, columns: Mapping[str, Any]) -> None:
-    """Write columns (arrays or lists of equal length). Equal columns give equal bytes: no time or library default decides."""
-    arrays = {name: pa.array(values, _type(name)) for name, values in columns.items()}
-    table = pa.table(arrays)
+    """Write columns (arrays or lists of equal length). Equal columns give equal bytes: no time decides any of them."""
+    table = pa.table({name: pa.array(values, _type(name)) for name, values in columns.items()})
     with atomic.writing(path) as handle:
         pq.write_table(
             table,
@@ -27,7 +41,7 @@ def write(path: Path, columns: Mapping[str, Any]) -> None:
             compression="zstd",
             compression_level=3,
             use_dictionary=["format", "label"],
-            row_group_size=131_072,
+            row_group_size=ROW_GROUP,
             store_schema=False,
         )
 
@@ -35,18 +49,59 @@ def write(path: Path, columns: Mapping[str, Any]) -> None:
 def _type(name: str) -> pa.DataType:
     if name in STRINGS:
         return pa.string()
-    return pa.int32() if name in ("shard", "width", "height") else pa.int64()
+    return pa.int32() if name in NARROW else pa.int64()
 
 
-def read(path: Path, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
-    """The index, or ``columns`` of it. Raises `BadArgument` for a column it does not have."""
-    if where is not None:
-        raise NotYetSupported("where", where, "filter the table that comes back")
+def read(path: Path, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+    """The index, or ``columns`` of it, or the rows that meet ``where`` (``pyarrow.compute.field("label") == 3``).
+
+    Raises `BadArgument` for a column it does not have, `RecordInvalid` where the file is not an index.
+    """
+    if where is not None and not isinstance(where, pc.Expression):
+        raise NotYetSupported("where", where, 'write it as an expression, pyarrow.compute.field("label") == 3')
     try:
-        parquet = pq.ParquetFile(path)
-        unknown = [name for name in columns or () if name not in parquet.schema_arrow.names]
-        if unknown:
-            raise BadArgument("columns", unknown[0], "is not in the index", f"it has {', '.join(parquet.schema_arrow.names)}")
-        return parquet.read(columns=list(columns) if columns else None)
+        with pq.ParquetFile(path) as parquet:
+            known = parquet.schema_arrow.names
+            for name in columns or ():
+                if name not in known:
+                    raise BadArgument("columns", name, "is not in the index", f"it has {', '.join(known)}")
+            if where is None:
+                return parquet.read(columns=None if columns is None else list(columns))
+        table = pq.read_table(path, columns=None if columns is None else list(columns), filters=where)
+    except pa.ArrowInvalid as error:
+        if where is not None and "FieldRef" in str(error):
+            reason = "names a column the index does not have"
+            raise BadArgument("where", str(where), reason, f"it has {', '.join(known)}") from error
+        raise RecordInvalid(str(path), f"cannot be read: {error}") from error
     except (OSError, pa.ArrowException) as error:
         raise RecordInvalid(str(path), f"cannot be read: {error}") from error
+    return table
+
+
+class RowReader:
+    """Single rows of an index as plain values; keeps the row group it read last."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self._path, self._columns = path, list(columns)
+        try:
+            self._parquet = pq.ParquetFile(path)
+        except (OSError, pa.ArrowException) as error:
+            raise RecordInvalid(str(path), f"cannot be read: {error}") from error
+        metadata = self._parquet.metadata
+        counts = (metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
+        self._starts = [0, *accumulate(counts)]
+        self._last: tuple[int, pa.Table] | None = None
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < self._starts[-1]:
+            raise RecordInvalid(str(self._path), f"has {self._starts[-1]} rows, row {index} is needed")
+        group = bisect_right(self._starts, index) - 1
+        last = self._last
+        if last is None or last[0] != group:
+            try:
+                last = (group, self._parquet.read_row_group(group, columns=self._columns))
+            except (OSError, pa.ArrowException) as error:
+                raise RecordInvalid(str(self._path), f"cannot be read: {error}") from error
+            self._last = last
+        row = last[1].slice(index - self._starts[group], 1)
+        return {name: values[0] for name, values in row.to_pydict().items()}

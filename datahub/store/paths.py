@@ -16,6 +16,11 @@ def building_dir(datasets: Path, plan_digest: str) -> Path:
     return datasets / BUILDING / plan_digest.removeprefix("sha256:")
 
 
+def pack_lock(locks: Path, plan_digest: str) -> Path:
+    """The lock a packer holds while it builds `building_dir` of the same plan."""
+    return locks / f"pack-{plan_digest.removeprefix('sha256:')}.lock"
+
+
 def shard_name(dataset: str, split: str, number: int) -> str:
     return f"{dataset}-{split}-{number:06d}.tar"
 

@@ -7,6 +7,7 @@ their place (split, fields, block size, and every shard's sample count and SHA-2
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +144,27 @@ def read(folder: Path) -> Record:
     try:
         schema = msgspec.json.decode(data, type=_Versioned).schema
         if schema > SCHEMA:
-            raise RecordInvalid(str(path), f"schema {schema} is newer than this datahub reads ({SCHEMA})", "upgrade datahub")
-        return msgspec.json.decode(data, type=Record)
+            reason = f"schema {schema} is newer than this datahub reads ({SCHEMA})"
+            raise RecordInvalid(str(path), reason, "upgrade datahub")
+        record = msgspec.json.decode(data, type=Record)
     except msgspec.DecodeError as error:
         raise RecordInvalid(str(path), f"not a record: {error}") from error
+    for name in _paths(record):
+        if not _inside(name):
+            raise RecordInvalid(str(path), f"names a file outside its folder, {name!r}")
+    return record
+
+
+def _paths(record: Record) -> Iterator[str]:
+    yield from (each.path for each in record.files)
+    for split in record.splits.values():
+        yield from (split.locate, split.index, *(each.path for each in split.shards))
+
+
+def _inside(path: str) -> bool:
+    """Whether a record's path stays in the variant folder: readers, exports and removals trust it."""
+    parts = path.split("/")
+    return all(part not in ("", ".", "..") for part in parts) and "\\" not in path and "\0" not in path
 
 
 class _Versioned(msgspec.Struct):

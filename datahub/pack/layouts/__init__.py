@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from datahub.core.errors import BadArgument
 from datahub.pack.layouts import cifar, idx, shapes
@@ -13,7 +13,20 @@ if TYPE_CHECKING:
     from datahub.pack.source import Source
     from datahub.registry.schema import Layout
 
-KINDS = {"idx": idx.open_source, "cifar": cifar.open_source, "shapes": shapes.open_source}
+
+class Opener(Protocol):
+    def __call__(
+        self,
+        options: Mapping[str, Any],
+        files: Mapping[str, Verified],
+        /,
+        *,
+        splits: Mapping[str, int],
+        classes: Sequence[str],
+    ) -> Source: ...
+
+
+KINDS: Mapping[str, Opener] = {"idx": idx.open_source, "cifar": cifar.open_source, "shapes": shapes.open_source}
 
 
 def open_source(

@@ -1,7 +1,7 @@
 """The CIFAR layout: pickled batches inside the published tar archive, read as a stream through a restricted unpickler.
 
-Format (https://www.cs.toronto.edu/~kriz/cifar.html): each batch is a dictionary with ``data``, N x 3072 uint8 whose rows
-are a red, a green and a blue plane of 32 x 32; a list of N labels; and the N original file names.
+Format (https://www.cs.toronto.edu/~kriz/cifar.html): each batch is a dictionary with ``data``, N x 3072 uint8, each row a
+red, a green and a blue plane of 32 x 32; a list of N labels; and the N original file names.
 """
 
 from __future__ import annotations
@@ -69,8 +69,9 @@ class CifarSource:
     def __init__(self, options: Options, file: Verified, splits: Mapping[str, int], classes: Sequence[str]) -> None:
         self._options, self._path, self._digest = options, file.path, file.sha256
         self._counts, self._classes = dict(splits), list(classes)
-        self._splits: Cache[_Split] = Cache(_nbytes)
-        self._names: Cache[list[str]] = Cache(len)
+        identity = f"{self._path} {self.facts()} {self._counts} {self._classes}"
+        self._splits: Cache[_Split] = Cache(f"splits {identity}", _nbytes)
+        self._names: Cache[list[str]] = Cache(f"names {identity}", len)
 
     def splits(self) -> Mapping[str, int]:
         return self._counts
@@ -86,9 +87,9 @@ class CifarSource:
             "image": FieldSpec(type="image", extension="png", shape=[SIDE, SIDE, 3]),
             "label": FieldSpec(type="label", extension="cls"),
         }
-        return fields | {name: FieldSpec(type="int", extension=name) for name in self._options.extra}
+        return fields | {name: FieldSpec(type="int", extension="json") for name in self._options.extra}
 
-    def estimate(self, split: str) -> int:
+    def estimate(self, split: str) -> int:  # noqa: ARG002 - all splits are alike
         return PNG_BYTES
 
     def read(self, split: str, indices: np.ndarray) -> Chunk:
@@ -173,7 +174,9 @@ class CifarSource:
             raise self._fault(member, f"label {labels[at]} of image {at} is outside the {len(self._classes)} classes")
         scalars = {name: self._ints(member, table, key, count) for name, key in self._options.extra.items()}
         planes = data.reshape(count, 3, SIDE, SIDE)
-        return _Split(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels, scalars, self._files(member, table, count))
+        return _Split(
+            np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels, scalars, self._files(member, table, count)
+        )
 
     def _files(self, member: str, table: dict[str, Any], count: int) -> list[str]:
         if "filenames" not in table:
@@ -248,4 +251,6 @@ def _check_md5(member: str, md5: str) -> None:
     try:
         Digest.parse(f"md5:{md5}")
     except ValueError as error:
-        raise BadArgument(f"{opt.PLACE}.member_md5.{member}", md5, "is not an MD5: write 32 lower-case hex digits") from error
+        raise BadArgument(
+            f"{opt.PLACE}.member_md5.{member}", md5, "is not an MD5: write 32 lower-case hex digits"
+        ) from error

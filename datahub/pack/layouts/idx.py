@@ -151,8 +151,9 @@ class IdxSource:
             name: (_place(files, split.images, split.images_member), _place(files, split.labels, split.labels_member))
             for name, split in options.splits.items()
         }
-        self._arrays: Cache[np.ndarray] = Cache(_nbytes)
-        self._headers: Cache[tuple[Header, Header]] = Cache(_no_bytes)
+        identity = f"{self._places} {self.facts()} {self._splits} {self._classes}"
+        self._arrays: Cache[np.ndarray] = Cache(f"arrays {identity}", _nbytes)
+        self._headers: Cache[tuple[Header, Header]] = Cache(f"headers {identity}", len)
 
     def splits(self) -> Mapping[str, int]:
         return self._splits
@@ -172,7 +173,7 @@ class IdxSource:
             "image": FieldSpec(type="image", extension="png", shape=shape),
             "label": FieldSpec(type="label", extension="cls"),
         }
-        return fields | {name: FieldSpec(type="int", extension=name) for _, name in self._columns()}
+        return fields | {name: FieldSpec(type="int", extension="json") for _, name in self._columns()}
 
     def estimate(self, split: str) -> int:
         """Pen strokes and the like halve; photographs (colour) hardly shrink."""
@@ -252,10 +253,6 @@ class IdxSource:
             reason = f"label {labels[at]} of sample {start + at} is outside the {self._classes} classes"
             raise place.fault(reason)
         return values
-
-
-def _no_bytes(headers: tuple[Header, Header]) -> int:
-    return 0
 
 
 def _place(files: Mapping[str, Verified], role: str, member: str | None) -> _Place:
