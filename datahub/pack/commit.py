@@ -58,7 +58,13 @@ def _tables(packed: PackPlan, split: str, done: list[Done]) -> None:
     table = pa.concat_tables([index.read(building / "work" / f"{each.name}.rows") for each in done])
     index.write(building / "out" / index_name(split), {name: table[name] for name in table.column_names})
     rows = np.empty(len(table), locate.LOCATE)
-    for name, column in (("offset", "image_offset"), ("size", "image_size"), ("shard", "shard"), ("width", "width"), ("height", "height")):
+    for name, column in (
+        ("offset", "image_offset"),
+        ("size", "image_size"),
+        ("shard", "shard"),
+        ("width", "width"),
+        ("height", "height"),
+    ):
         rows[name] = table[column].to_numpy()
     rows["label"] = table["label"].to_numpy() if "label" in table.column_names else -1
     locate.write(building / "out" / locate_name(split), rows)
@@ -113,5 +119,3 @@ def _split(packed: PackPlan, split: str, done: list[Done], fields: dict[str, Fie
         stats=sums.result(full=packed.options["stats"] == "full" or packed.splits[split] <= sums.images),
         permuted=packed.permuted,
     )
-
-

@@ -7,18 +7,20 @@ than it was asked for, so whoever knows how much must come is safe from decompre
 from __future__ import annotations
 
 import bz2
-import gzip
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from io import BufferedReader
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 from datahub.core.errors import LayoutError, NotReadable
 
 STEP = 1 << 20
+FEED = 1 << 16
+"""Compressed bytes read at a time."""
+XZ_MEMORY = 256 << 20
+"""Most bytes an xz dictionary may take; `xz -9` asks for 65 MB."""
 MAGIC = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"}
 
 
@@ -36,7 +38,8 @@ class Stream:
         self.kind = ""
         head = self._guarded(raw, 6)
         self.kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
-        self._source: Reader = _opened(self.kind, _Rewound(head, raw))
+        whole = _Rewound(head, raw)
+        self._source: Reader = _Inflated(MACHINES[self.kind], whole) if self.kind else whole
 
     def read(self, size: int, /) -> bytes:
         """At most ``size`` bytes, ``b""`` at the end. Raises `LayoutError` or `NotReadable`."""
@@ -61,7 +64,7 @@ class Stream:
             return source.read(size)
         except EOFError as error:
             raise self.fault(f"truncated: its {self.kind} data end too early") from error
-        except (zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        except (zlib.error, lzma.LZMAError) as error:
             raise self.fault(f"damaged {self.kind} data: {error}") from error
         except OSError as error:
             if error.errno is None:  # bz2 has no exception of its own
@@ -87,13 +90,82 @@ class _Rewound:
         return piece + self._rest.read(size - len(piece)) if len(piece) < size else piece
 
 
-def _opened(kind: str, raw: _Rewound) -> Reader:
-    fileobj = cast(BufferedReader, raw)  # the three call nothing but read
-    if kind == "gzip":
-        return gzip.GzipFile(fileobj=fileobj, mode="rb")
-    if kind == "xz":
-        return lzma.LZMAFile(fileobj)
-    return bz2.BZ2File(fileobj) if kind == "bzip2" else raw
+class _Machine(Protocol):
+    """The part of the standard library's decompressors that bz2 and lzma share."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+class _Gzip:
+    """A gzip member's decompressor in their form; checks its CRC-32 and length."""
+
+    def __init__(self) -> None:
+        self._inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        self.needs_input = True
+
+    @property
+    def eof(self) -> bool:
+        return self._inflate.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inflate.unused_data
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        piece = self._inflate.decompress(self._inflate.unconsumed_tail + data, max_length)
+        self.needs_input = not self._inflate.unconsumed_tail and len(piece) < max_length
+        return piece
+
+
+def _xz() -> _Machine:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)
+
+
+MACHINES: dict[str, Callable[[], _Machine]] = {"gzip": _Gzip, "xz": _xz, "bzip2": bz2.BZ2Decompressor}
+
+
+class _Inflated:
+    """The bytes of one compressed stream, or of several end to end; anything else after one is an error of its kind.
+
+    The standard library's file objects overlook what follows xz and bzip2 data, and cap no memory.
+    """
+
+    def __init__(self, fresh: Callable[[], _Machine], raw: Reader) -> None:
+        self._fresh, self._raw = fresh, raw
+        self._machine = fresh()
+        self._head = b""
+
+    def read(self, size: int, /) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            if self._machine.eof and not self._another():
+                break
+            fed = self._feed() if self._machine.needs_input else b""
+            if self._machine.needs_input and not fed:
+                raise EOFError
+            data += self._machine.decompress(fed, size - len(data))
+        return bytes(data)
+
+    def _another(self) -> bool:
+        """Begin the next stream, past zeros that pad to one; False at the end."""
+        rest = self._machine.unused_data.lstrip(b"\0")
+        while not rest:
+            fed = self._raw.read(FEED)
+            if not fed:
+                return False
+            rest = fed.lstrip(b"\0")
+        self._machine, self._head = self._fresh(), rest
+        return True
+
+    def _feed(self) -> bytes:
+        head, self._head = self._head, b""
+        return head or self._raw.read(FEED)
 
 
 @contextmanager

@@ -17,7 +17,9 @@ ENERGON_VERSION = "7.0.0"
 def wids(dataset: str, split: str, shards: list[Done]) -> bytes:
     """The index of `wids` (webdataset's random access reader)."""
     entries = [{"url": s.name, "md5sum": s.md5, "nsamples": s.samples, "filesize": s.bytes} for s in shards]
-    return _json({"__kind__": "wids-shard-index-v1", "wids_version": 1, "name": f"{dataset}-{split}", "shardlist": entries})
+    return _json(
+        {"__kind__": "wids-shard-index-v1", "wids_version": 1, "name": f"{dataset}-{split}", "shardlist": entries}
+    )
 
 
 def energon(plan: PackPlan, extension: str, shards: dict[str, list[Done]]) -> dict[str, bytes]:
@@ -55,7 +57,9 @@ def card(plan: PackPlan, shards: dict[str, list[Done]]) -> bytes:
     for split, done in shards.items():
         front += [f"  - split: {split}", "    path:", *(f"    - {each.name}" for each in done)]
     front += ["---", ""]
-    body = [f"# {manifest.title}", "", manifest.description, ""] if manifest.description else [f"# {manifest.title}", ""]
+    body = (
+        [f"# {manifest.title}", "", manifest.description, ""] if manifest.description else [f"# {manifest.title}", ""]
+    )
     body += ["| split | samples | shards | size |", "|---|---|---|---|"]
     for split, done in shards.items():
         size = format_bytes(sum(each.bytes for each in done))
@@ -125,7 +129,10 @@ def _record_set(split: str, plan: PackPlan) -> dict[str, Any]:
         source = {"fileSet": {"@id": f"{split}-images"}, "extract": extract}
         return {"@type": "cr:Field", "@id": f"{split}/{name}", "name": name, "dataType": kind, "source": source}
 
-    fields = [of("image", "sc:ImageObject", {"fileProperty": "content"}), of("key", "sc:Text", {"fileProperty": "filename"})]
+    fields = [
+        of("image", "sc:ImageObject", {"fileProperty": "content"}),
+        of("key", "sc:Text", {"fileProperty": "filename"}),
+    ]
     return {
         "@type": "cr:RecordSet",
         "@id": split,

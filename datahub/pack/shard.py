@@ -105,7 +105,9 @@ def pack(task: Task, source: Source) -> Done:
 class _Packing:
     def __init__(self, task: Task, source: Source) -> None:
         self.task, self.source = task, source
-        self.columns: dict[str, list[Any]] = {name: [] for name in index.columns(task.scalars, "label" in source.fields())}
+        self.columns: dict[str, list[Any]] = {
+            name: [] for name in index.columns(task.scalars, "label" in source.fields())
+        }
         self.heads: list[int] = []
         self.sums = Sums()
         self.shapes: set[tuple[int, ...]] = set()
@@ -159,7 +161,11 @@ class _Packing:
 
     def _add(self, writer: HashedWriter, rows: NDArray[np.int64], chunk: Chunk) -> None:
         at = np.searchsorted(self.sampled, rows)
-        picked = np.flatnonzero((at < len(self.sampled)) & (self.sampled[np.minimum(at, len(self.sampled) - 1)] == rows)) if len(self.sampled) else at[:0]
+        picked = (
+            np.flatnonzero((at < len(self.sampled)) & (self.sampled[np.minimum(at, len(self.sampled) - 1)] == rows))
+            if len(self.sampled)
+            else at[:0]
+        )
         if isinstance(chunk.images, np.ndarray):
             pixels = chunk.images
             files = png.encode(pixels)
@@ -177,7 +183,9 @@ class _Packing:
         labels = chunk.labels.tolist() if chunk.labels is not None else None
         scalars = {name: chunk.scalars[name].tolist() for name in self.task.scalars}
         for i, (row, data) in enumerate(zip(rows.tolist(), files, strict=True)):
-            self._member(writer, row, data, None if labels is None else labels[i], {k: v[i] for k, v in scalars.items()})
+            self._member(
+                writer, row, data, None if labels is None else labels[i], {k: v[i] for k, v in scalars.items()}
+            )
         columns = self.columns
         columns["source"] += chunk.sources
         columns["shard"] += [self.task.number] * len(rows)

@@ -39,9 +39,7 @@ class Sums:
         # A histogram a channel gives exact sums without a wide copy of the pixels.
         counts = np.stack([np.bincount(flat[:, c], minlength=256) for c in range(flat.shape[1])])
         values = np.arange(256)
-        self.merge(
-            Sums(len(batch), len(flat), (counts @ values).tolist(), (counts @ (values * values)).tolist())
-        )
+        self.merge(Sums(len(batch), len(flat), (counts @ values).tolist(), (counts @ (values * values)).tolist()))
 
     def add_encoded(self, files: Sequence[bytes]) -> None:
         for data in files:

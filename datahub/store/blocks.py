@@ -14,6 +14,8 @@ from datahub.store.record import BLOCKS, FileEntry
 
 WIDTH = 32
 """Bytes of one block digest."""
+Raw = bytes
+"""Block digests end to end, as they stand in `blocks.bin`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class FileDigests:
 
     bytes: int
     sha256: str
-    raw: bytes
+    raw: Raw
 
     @property
     def blocks(self) -> str:
@@ -92,7 +94,7 @@ def of_bytes(data: bytes) -> FileDigests:
     return hasher.result()
 
 
-def write(folder: Path, raws: Iterable[bytes]) -> None:
+def write(folder: Path, raws: Iterable[Raw]) -> None:
     """Write `blocks.bin` from the files' raw block digests, in the order of the record's files."""
     atomic.write_bytes(folder / BLOCKS, b"".join(raws))
 
@@ -102,7 +104,7 @@ def size(files: Sequence[FileEntry]) -> int:
     return sum(WIDTH * count(each.bytes) for each in files)
 
 
-def read(folder: Path, files: Sequence[FileEntry]) -> dict[str, bytes]:
+def read(folder: Path, files: Sequence[FileEntry]) -> dict[str, Raw]:
     """Path -> raw block digests of each of the record's files.
 
     Slices are not yet compared with `FileEntry.blocks`; `intact` does that. Raises `RecordInvalid` where `blocks.bin`
@@ -126,12 +128,12 @@ def read(folder: Path, files: Sequence[FileEntry]) -> dict[str, bytes]:
     return slices
 
 
-def intact(entry: FileEntry, raw: bytes) -> bool:
+def intact(entry: FileEntry, raw: Raw) -> bool:
     """Whether ``raw`` are the block digests that the record vouches for."""
     return hashlib.sha256(raw).hexdigest() == entry.blocks
 
 
-def changed(expected: bytes, actual: bytes) -> list[int]:
+def changed(expected: Raw, actual: Raw) -> list[int]:
     """Numbers of the blocks whose digests differ, of two files of one size."""
     return [
         at // WIDTH for at in range(0, len(expected), WIDTH) if expected[at : at + WIDTH] != actual[at : at + WIDTH]

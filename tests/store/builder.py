@@ -1,7 +1,7 @@
 """`tiny_variant`: a small, real, complete variant folder, made without the pack room.
 
-For tests of whatever reads a store: `from tests.store.builder import tiny_variant`. The image and label of a row are what
-`pixels` and `label` say, so a reader's answers can be checked without reading the shards.
+For tests of whatever reads a store: `from tests.store.builder import tiny_variant`. The image and label of a row are
+what `pixels` and `label` say, so a reader's answers can be checked without reading the shards.
 """
 
 from __future__ import annotations

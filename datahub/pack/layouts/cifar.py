@@ -1,7 +1,7 @@
 """The CIFAR layout: pickled batches inside the published tar archive, read as a stream through a restricted unpickler.
 
-Format (https://www.cs.toronto.edu/~kriz/cifar.html): each batch is a dictionary with ``data``, N x 3072 uint8, each row a
-red, a green and a blue plane of 32 x 32; a list of N labels; and the N original file names.
+Format (https://www.cs.toronto.edu/~kriz/cifar.html): each batch is a dictionary with ``data``, N x 3072 uint8, each row
+a red, a green and a blue plane of 32 x 32; a list of N labels; and the N original file names.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ SHIFT = 4
 """OpenCV draws to 1/16 pixel."""
 DRAWS = 512
 """Numbers drawn for a picture; more than the most cluttered needs, and cheaper than asking twice."""
-NOISE = 4096
+NOISE = 4091
+"""A prime, so that rows do not repeat the grain of those above them."""
 
 Colour = tuple[int, int, int]
 Contour = list[tuple[float, float]]
@@ -58,7 +59,7 @@ class Draws:
         """int16 (NOISE,) in [-128, 127], roughly bell-shaped."""
         data = hashlib.shake_128(b"noise/" + self._key).digest(2 * NOISE)
         halves = np.frombuffer(data, np.int8).reshape(2, NOISE) >> 1
-        return np.add(halves[0], halves[1], dtype=np.int16)
+        return np.asarray(np.add(halves[0], halves[1], dtype=np.int16))
 
 
 # -- shapes: contours around the origin, within the unit circle --------------------------------------------------------
@@ -236,11 +237,10 @@ def _occlude(canvas: np.ndarray, centre: tuple[float, float], radius: float, dra
 
 
 def _noisy(canvas: np.ndarray, draws: Draws) -> np.ndarray:
-    """Grain over everything: one piece of noise, repeated with a period no row length divides."""
+    """Grain over everything: one piece of noise, repeated."""
     grain = draws.noise() // (3 + draws.below(16))
-    flat = canvas.reshape(-1)
-    noise = np.resize(grain[: NOISE - 5], flat.size)
-    return np.clip(flat + noise.astype(np.int16), 0, 255).astype(np.uint8).reshape(canvas.shape)
+    noise = np.resize(grain, canvas.size).reshape(canvas.shape)
+    return np.asarray(np.clip(canvas + noise, 0, 255), np.uint8)
 
 
 def _anywhere(canvas: np.ndarray, draws: Draws) -> tuple[float, float]:
@@ -257,7 +257,7 @@ def _apart(colour: Colour, base: Colour, least: int = 180) -> Colour:
 
 def _fixed(points: Sequence[tuple[float, float]]) -> np.ndarray:
     """int32 (n, 2), in OpenCV's fixed point."""
-    return np.rint(np.array(points) * (1 << SHIFT)).astype(np.int32)
+    return np.asarray(np.rint(np.array(points) * (1 << SHIFT)), np.int32)
 
 
 def _clip(value: float) -> int:
