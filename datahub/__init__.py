@@ -45,3 +45,8 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def pack_source(*arguments: Any, **options: Any) -> Any:
+    """`datahub.pack(source, ref)`: see `datahub.loader.getting.pack`."""
+    return import_module("datahub.loader.getting").pack(*arguments, **options)
