@@ -1,1 +1,1 @@
-"""Where a loader's bytes come from, and the state it can be resumed from."""
+"""Where a loader's bytes come from (`source`), and the state it can be resumed from (`state`)."""

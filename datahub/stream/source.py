@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Protocol
 
 from datahub.core.errors import Problem, StoreDamaged
+from datahub.stream.spans import Data, Spans, runs
 
 OPEN_SHARDS = 256
 """Descriptors kept open by one source; shards beyond that are opened for each read."""
-GAP = 16 << 10
-"""Unwanted bytes between two samples that cost less than a second system call."""
-RUN = 8 << 20
-"""Most bytes read in one call."""
-
-Data = bytes | memoryview
-
-
-class Spans(NamedTuple):
-    """Where n samples are: integer arrays ``(n,)``."""
-
-    shard: NDArray[Any]
-    offset: NDArray[Any]
-    size: NDArray[Any]
-
-    def __getitem__(self, rows: Any) -> Any:
-        """Field by number as in any tuple, or the spans of a slice or array of rows."""
-        if isinstance(rows, int):
-            return tuple.__getitem__(self, rows)
-        return Spans(*(tuple.__getitem__(self, i)[rows] for i in range(3)))
 
 
 class ShardSource(Protocol):
@@ -45,9 +23,89 @@ class ShardSource(Protocol):
         ...
 
     def read_many(self, spans: Spans) -> Sequence[Data]:
-        """The bytes of each span, in the order given."""
+        """The bytes of each span, in the order given; neighbours may share one read. Raises as `read`."""
         ...
 
     def close(self) -> None:
         """Give back descriptors; a later read opens them again."""
         ...
+
+
+class LocalShards:
+    """Shards on a local (or mounted) file system, read by ``pread`` through descriptors opened on first use.
+
+    Not mapped: a file cut short under a mapping kills the process, a short ``pread`` is an error with a name.
+    """
+
+    def __init__(self, ref: str, paths: Sequence[Path]) -> None:
+        self._ref, self._paths = ref, tuple(paths)
+        self._descriptors: dict[int, int] = {}
+
+    def read(self, shard: int, offset: int, size: int) -> bytes:
+        try:
+            descriptor = self._descriptors.get(shard)
+            data = os.pread(descriptor, size, offset) if descriptor is not None else self._opened(shard, offset, size)
+        except OSError as error:
+            raise self._damaged(shard, f"cannot be read: {error.strerror or error}") from error
+        if len(data) != size:
+            raise self._damaged(shard, f"ends at byte {offset + len(data)}, {offset + size} are needed")
+        return data
+
+    def read_many(self, spans: Spans) -> list[Data]:
+        read, found = self.read, runs(spans)
+        if found is None:
+            return [read(*span) for span in spans.rows()]
+        data: list[Data] = [b""] * len(spans)
+        for run in found:
+            whole = memoryview(read(run.shard, run.start, run.end - run.start))
+            for row, start, end in run.members:
+                data[row] = whole[start:end]
+        return data
+
+    def close(self) -> None:
+        descriptors, self._descriptors = self._descriptors, {}
+        for descriptor in descriptors.values():
+            with suppress(OSError):
+                os.close(descriptor)
+
+    def _opened(self, shard: int, offset: int, size: int) -> bytes:
+        """Read through a new descriptor, and keep it where there is room and no other thread was first."""
+        descriptor = os.open(self._paths[shard], os.O_RDONLY | os.O_CLOEXEC)
+        kept = -1
+        try:
+            if len(self._descriptors) < OPEN_SHARDS:
+                kept = self._descriptors.setdefault(shard, descriptor)
+            return os.pread(descriptor, size, offset)
+        finally:
+            if kept != descriptor:
+                os.close(descriptor)
+
+    def _damaged(self, shard: int, reason: str) -> StoreDamaged:
+        return StoreDamaged(self._ref, [Problem(self._paths[shard].name, reason)])
+
+    def __reduce__(self) -> tuple[type[LocalShards], tuple[str, tuple[Path, ...]]]:
+        return LocalShards, (self._ref, self._paths)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class MemoryShards:
+    """The fake: shards held as bytes. ``damaged`` names shards whose reads fail, for tests of what then happens."""
+
+    def __init__(self, shards: Mapping[int, bytes] | Sequence[bytes], *, damaged: Iterable[int] = ()) -> None:
+        self._shards = dict(shards) if isinstance(shards, Mapping) else dict(enumerate(shards))
+        self.damaged = set(damaged)
+
+    def read(self, shard: int, offset: int, size: int) -> bytes:
+        data = b"" if shard in self.damaged else self._shards.get(shard, b"")[offset : offset + size]
+        if len(data) != size:
+            reason = f"does not hold bytes {offset} to {offset + size}"
+            raise StoreDamaged("memory", [Problem(f"shard {shard}", reason)])
+        return data
+
+    def read_many(self, spans: Spans) -> list[bytes]:
+        return [self.read(*span) for span in spans.rows()]
+
+    def close(self) -> None:
+        """Nothing is held open."""

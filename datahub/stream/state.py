@@ -1,32 +1,37 @@
 """A loader's position: small, versioned, plain ints and strings, the same on every rank.
 
-It describes what the caller has received. Restoring costs O(1): no sample is read or skipped over.
+It describes what the caller has received. Restoring costs O(1): no sample is read or skipped over. Beside the digest
+of everything that decides the order stand the single parameters, so that a refusal can name what changed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from datahub.core.errors import StateMismatch
+from datahub.core.errors import BadArgument, StateMismatch
 from datahub.order import formula
 
 VERSION = 1
-NAMES = {"batch": "batch_size", "fingerprint": "dataset", "order_version": "order version"}
+NAMES = {"batch": "batch_size", "fingerprint": "the split's fingerprint", "order_version": "the order's version"}
 """Parameter -> what a person calls it, where that differs."""
+MAY_CHANGE = ("batch_size",)
 
 
 @dataclass(frozen=True, slots=True)
 class OrderParameters:
-    """Everything that decides which sample stands at which position."""
+    """Everything that decides which sample stands at which position of which epoch."""
 
+    dataset: str
+    """REF:split, for the reader of a refusal; the fingerprint is what decides."""
     fingerprint: str
     block: int
     seed: int
     batch: int
+    """Of the whole job, not of a rank."""
     lanes: int
     window: str
     shuffle: int
@@ -34,7 +39,8 @@ class OrderParameters:
     order_version: int = formula.VERSION
 
     def digest(self) -> str:
-        return "sha256:" + hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        facts = {name: value for name, value in asdict(self).items() if name != "dataset"}
+        return "sha256:" + hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +60,39 @@ class State:
         }
 
 
-def restore(found: Mapping[str, Any], parameters: OrderParameters, size: int, allow: Sequence[str] = ()) -> State:
-    """The `State` in ``found``, if it belongs to this order; else `StateMismatch` naming everything that changed."""
+def restore(found: Mapping[str, Any], parameters: OrderParameters, size: int, allow: Collection[str] = ()) -> State:
+    """The `State` in ``found``, if it belongs to this order of ``size`` samples.
+
+    Else `StateMismatch` naming everything that changed. ``allow=("batch_size",)`` goes on with another batch size:
+    positions count samples.
+    """
     _check_form(found)
-    changed = []
-    for field in fields(parameters):
-        before, now = found[field.name], getattr(parameters, field.name)
-        name = NAMES.get(field.name, field.name)
-        if before != now and name not in allow:
-            changed.append(f"{name} was {before}, is {now}")
-    if changed:
+    unknown = set(allow) - set(MAY_CHANGE)
+    if unknown:
+        raise BadArgument("allow", sorted(unknown)[0], "cannot change within a run", 'only "batch_size" can')
+    changed = _changes(found, parameters)
+    refused = [text for name, text in changed.items() if name not in allow]
+    if refused:
+        only_batch = not set(changed) - set(MAY_CHANGE)
         hint = 'pass allow=("batch_size",) to go on with another batch size'
-        only_batch = len(changed) == 1 and changed[0].startswith("batch_size")
-        raise StateMismatch(changed, hint) if only_batch else StateMismatch(changed)
-    state = State(found["epoch"], found["position"])
+        raise StateMismatch(refused, hint) if only_batch else StateMismatch(refused)
+    return _checked(State(found["epoch"], found["position"]), parameters, size)
+
+
+def _changes(found: Mapping[str, Any], parameters: OrderParameters) -> dict[str, str]:
+    """Name -> "name was this, is that", of every parameter that differs."""
+    changed = {}
+    for each in fields(parameters):
+        before, now = found[each.name], getattr(parameters, each.name)
+        name = NAMES.get(each.name, each.name)
+        if each.name != "dataset" and before != now:
+            changed[name] = f"{name} was {before}, is {now}"
+    if NAMES["fingerprint"] in changed and found["dataset"] != parameters.dataset:
+        changed[NAMES["fingerprint"]] = f"the dataset was {found['dataset']}, is {parameters.dataset}"
+    return changed
+
+
+def _checked(state: State, parameters: OrderParameters, size: int) -> State:
     if state.epoch < 0 or not 0 <= state.position <= size:
         raise StateMismatch([f"position {state.position} of epoch {state.epoch} is outside the {size} samples"])
     if state.position != size and state.position % parameters.lanes:
@@ -77,12 +102,16 @@ def restore(found: Mapping[str, Any], parameters: OrderParameters, size: int, al
 
 def _check_form(found: Mapping[str, Any]) -> None:
     if not isinstance(found, Mapping) or "version" not in found:
-        raise StateMismatch(["it is not a datahub loader state"])
+        raise StateMismatch(["it is not a datahub loader state"], "pass what state_dict() gave")
     version = found["version"]
     if version != VERSION:
-        raise StateMismatch([f"state version {version}, this datahub reads {VERSION}"], "restore it with the version that wrote it")
-    kinds = {field.name: (str if field.type == "str" else int) for field in fields(OrderParameters)}
+        reason = f"it has version {version}, this datahub reads {VERSION}"
+        raise StateMismatch([reason], "restore it with the version that wrote it")
+    kinds = {each.name: (str if each.type == "str" else int) for each in fields(OrderParameters)}
     kinds |= {"order": str, "epoch": int, "position": int}
     wrong = [name for name, kind in kinds.items() if not isinstance(found.get(name), kind)]
     if wrong:
-        raise StateMismatch([f"{name} is missing or of the wrong type" for name in wrong])
+        raise StateMismatch([f"{name} is missing or of the wrong type" for name in wrong], "save it again")
+    parameters = OrderParameters(**{each.name: found[each.name] for each in fields(OrderParameters)})
+    if parameters.digest() != found["order"]:
+        raise StateMismatch(["its order digest does not match its own parameters"], "it was edited; save it again")
