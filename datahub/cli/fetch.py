@@ -28,7 +28,7 @@ from datahub.core.sizes import format_bytes
 @click.option("-y", "yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def command(
-    app: App, refs: tuple[str, ...], from_: str | None, download_only: bool, dry_run: bool, yes: bool, **how: Any
+    app: App, /, refs: tuple[str, ...], from_: str | None, download_only: bool, dry_run: bool, yes: bool, **how: Any
 ) -> None:
     """Download, verify and pack datasets. A dataset that is packed already is left alone."""
     from datahub.pack.fetch import Options

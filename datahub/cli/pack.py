@@ -23,7 +23,7 @@ from datahub.core.refs import Ref
 @click.option("-j", "--jobs", type=click.IntRange(1), help="Processes; the bytes do not depend on it.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be packed, and pack nothing.")
 @click.pass_obj
-def command(app: App, source: str, ref: str, from_: str | None, dry_run: bool, **how: Any) -> None:
+def command(app: App, /, source: str, ref: str, from_: str | None, dry_run: bool, **how: Any) -> None:
     """Pack SOURCE as REF: `shapes:5000 toy@1.0`, `shapes:train=5000,test=500 toy`, or a dataset's own REF."""
     from datahub.pack.fetch import Options, acquire_plan, download, pack_files, pack_plan
     from datahub.pack.sources import target_of

@@ -13,7 +13,7 @@ again can help (``retryable``), and which exit code the command line gives it.
     │   ├── DigestMismatch, SizeMismatch, NotTheFile
     │   ├── LayoutError, UnsafeArchive, UnsafePickle
     │   ├── RecordInvalid, StoreDamaged
-    │   └── DamagedSample
+    │   └── DamagedImage, DamagedSample
     ├── OriginError                 4
     │   ├── HttpError, ConnectionLost, OriginChanged
     │   ├── MissingAtOrigin, AllMirrorsFailed
@@ -207,6 +207,15 @@ class StoreDamaged(VerificationError):
         self.ref, self.problems = ref, tuple(problems)
         listed = "; ".join(f"{p.place}: {p.message}" for p in self.problems)
         super().__init__(f"{ref} is damaged: {listed}", f"run `datahub fetch {ref} --replace`")
+
+
+class DamagedImage(VerificationError):
+    """Bytes that do not decode; whoever knows which sample they are raises `DamagedSample` from it."""
+
+    def __init__(self, cause: str, position: int | None = None) -> None:
+        where = "" if position is None else f" {position} of the batch"
+        super().__init__(f"image{where}: {cause}", "run `datahub verify --deep`, or fetch it again")
+        self.cause, self.position = cause, position
 
 
 class DamagedSample(VerificationError):

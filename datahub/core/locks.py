@@ -127,6 +127,10 @@ class FileLock:
             with suppress(OSError):
                 draft.unlink()
 
+    def held(self) -> bool:
+        """Whether a live holder has the lock at this moment; takes nothing and breaks nothing."""
+        return self.path.exists() and not self._stale(self._owner())
+
     def _try_exclusive(self, content: str) -> bool:
         try:
             with self.path.open("x") as handle:

@@ -36,7 +36,8 @@ class Name(Enum):
     """How Python 3 writes byte strings for Python 2."""
 
 
-NAMES = {name.value: name for name in Name} | {"numpy._core.multiarray._reconstruct": Name.RECONSTRUCT}
+NAMES = {tuple(name.value.rsplit(".", 1)): name for name in Name}
+NAMES["numpy._core.multiarray", "_reconstruct"] = Name.RECONSTRUCT
 
 
 class _Mark:
@@ -84,7 +85,8 @@ def load(data: bytes, path: str, place: str = "", *, most: int = MOST) -> dict[s
 def _kind(value: object) -> str:
     if isinstance(value, Name | _Type):
         return "a type"
-    return "an array" if isinstance(value, _Array) else f"a {type(value).__name__}"
+    name = "array" if isinstance(value, _Array) else type(value).__name__
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
 class _Machine:
@@ -285,7 +287,7 @@ class _Machine:
         self.push(self._name(module, name))
 
     def _name(self, module: str, name: str = "") -> Name:
-        known = NAMES.get(f"{module}.{name}")
+        known = NAMES.get((module, name))
         if known is None:
             raise UnsafePickle(self._path, f"{module}.{name}"[:200])
         return known

@@ -86,15 +86,18 @@ def _directory(handle: BinaryIO, path: str) -> tuple[int, int]:
 
 
 def _span(handle: BinaryIO, record: tuple[int, ...], end: int, path: str) -> tuple[int, int]:
-    _, disk, first, here, entries, size, start, _ = record
-    if FULL32 in (size, start) or FULL16 in (here, entries):
-        magic, _, end, _ = LOCATOR64.unpack(_at(handle, max(0, end - LOCATOR64.size), LOCATOR64.size, path, "its end"))
-        if magic != b"PK\6\7" or end > handle.seek(0, 2):
+    """From the end record at ``end``, or from the zip64 one that a locator before it tells of."""
+    _, disk, first, _, _, size, start, _ = record
+    before = _at(handle, max(0, end - LOCATOR64.size), LOCATOR64.size, path, "its end record")
+    if before.startswith(b"PK\6\7"):
+        _, _, at, _ = LOCATOR64.unpack(before)
+        if at > end:
             raise LayoutError(path, "", "damaged: its zip64 end record is missing")
+        end = at
         wide = END64.unpack(_at(handle, end, END64.size, path, "its zip64 end record"))
-        disk, first, size, start = wide[4], wide[5], wide[8], wide[9]
         if wide[0] != b"PK\6\6":
             raise LayoutError(path, "", "damaged: its zip64 end record is missing")
+        disk, first, size, start = wide[4], wide[5], wide[8], wide[9]
     if disk or first:
         raise LayoutError(path, "", "one part of a zip archive in several; join them first")
     if start + size != end:

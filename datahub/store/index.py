@@ -32,7 +32,7 @@ def columns(scalars: Sequence[str], labelled: bool) -> list[str]:
 
 def write(path: Path, columns: Mapping[str, Any]) -> None:
     """Write columns (arrays or lists of equal length). Equal columns give equal bytes: no time decides any of them."""
-    table = pa.table({name: pa.array(values, _type(name)) for name, values in columns.items()})
+    table = pa.table({name: _array(values, _type(name)) for name, values in columns.items()})
     with atomic.writing(path) as handle:
         pq.write_table(
             table,
@@ -44,6 +44,12 @@ def write(path: Path, columns: Mapping[str, Any]) -> None:
             row_group_size=ROW_GROUP,
             store_schema=False,
         )
+
+
+def _array(values: Any, kind: pa.DataType) -> pa.Array:
+    if isinstance(values, pa.ChunkedArray):  # one array, so that how rows were gathered does not show in the bytes
+        return values.cast(kind).combine_chunks()
+    return pa.array(values, kind)
 
 
 def _type(name: str) -> pa.DataType:

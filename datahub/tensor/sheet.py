@@ -22,7 +22,8 @@ def contact_sheet(
 ) -> torch.Tensor:
     """A uint8 ``(3, H, W)`` grid of uint8 CHW images, each fitted into ``size`` x ``size`` over its caption."""
     tiles = [_tile(image, caption, size) for image, caption in zip(images, captions, strict=True)]
-    return make_grid(torch.stack(tiles), nrow=columns, padding=4, pad_value=255)
+    grid: torch.Tensor = make_grid(torch.stack(tiles), nrow=columns, padding=4, pad_value=255)
+    return grid
 
 
 def save_png(image: torch.Tensor, path: Path) -> None:
@@ -47,4 +48,5 @@ def _tile(image: torch.Tensor, caption: str, size: int) -> torch.Tensor:
 def _caption(text: str, width: int) -> torch.Tensor:
     strip = Image.new("RGB", (width, CAPTION), "white")
     ImageDraw.Draw(strip).text((2, 1), text, fill="black")
-    return F.pil_to_tensor(strip)
+    pixels: torch.Tensor = F.pil_to_tensor(strip)
+    return pixels

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
+from datahub.acquire import Verified
 from datahub.core.errors import BadArgument
 from datahub.core.events import Listener, Note, ignore
 from datahub.core.refs import Ref
@@ -110,7 +111,7 @@ def _prepare(wanted: fetch.Target, settings: Settings, report: Report, listener:
     if fetch.present(wanted, settings, listener):
         listener(Note("demo", f"{wanted.ref} is packed already"))
         return
-    files: tuple[fetch.Verified, ...] = ()
+    files: tuple[Verified, ...] = ()
     if wanted.manifest.files:
         with report.timing("download", "bytes") as count:
             files = fetch.download(wanted, settings, fetch.Options(), listener)
@@ -158,7 +159,7 @@ def _train(
                 images = _scaled(batch["image"])
                 if model is None:
                     model = small_net(images.shape[1], len(dataset.classes), images.shape[-1])
-                    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                    model = model.to(memory_format=torch.channels_last)
                     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=1e-2)
                     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=steps + 1)
                     criterion = nn.CrossEntropyLoss(label_smoothing=0.05)

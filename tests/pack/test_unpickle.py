@@ -41,13 +41,16 @@ def python2(count: int = 3, width: int = 4) -> bytes:
     )
 
 
+RECONSTRUCTOR = np.zeros(1).__reduce__()[0]
+
+
 class Stdlib(pickle.Unpickler):
     """The standard library's, let at numpy alone: what our reader is held against."""
 
     def find_class(self, module: str, name: str) -> Any:
         known: dict[tuple[str, str], Any] = {
-            ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-            ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+            ("numpy.core.multiarray", "_reconstruct"): RECONSTRUCTOR,
+            ("numpy._core.multiarray", "_reconstruct"): RECONSTRUCTOR,
             ("numpy", "ndarray"): np.ndarray,
             ("numpy", "dtype"): np.dtype,
             ("_codecs", "encode"): lambda text, encoding: text.encode(encoding),
@@ -80,7 +83,16 @@ def test_reads_what_python_2_wrote() -> None:
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_reads_what_python_3_writes(protocol: int, dtype: str, order: Any) -> None:
     array = np.asarray(np.arange(24).reshape(2, 3, 4), dtype, order=order)
-    table = {"data": array, "n": 70_000, "neg": -1, "f": 1.5, "text": "é", "raw": b"\xff\0", "none": None, "l": [1, "b"]}
+    table = {
+        "data": array,
+        "n": 70_000,
+        "neg": -1,
+        "f": 1.5,
+        "text": "é",
+        "raw": b"\xff\0",
+        "none": None,
+        "l": [1, "b"],
+    }
     table |= {"big": 1 << 70, "yes": True, "tuple": (1, 2, 3, 4), "empty": [], "nothing": b""}
     if protocol == 2:
         del table["nothing"]  # written as a call of bytes()
@@ -143,7 +155,7 @@ U1 = DTYPE + b"U\x02u1K\x00K\x01\x87R"
         (RECONSTRUCT + b"cnumpy\nndarray\nJ\xff\xff\xff\x7f\x85U\x01b\x87R", "_reconstruct with other arguments"),
         (RECONSTRUCT + b"cnumpy\nndarray\nK\x00\x85U\x01O\x87R", "_reconstruct with other arguments"),
         (b"c_codecs\nencode\nU\x01aX\x05\0\0\0bz2_c\x86R", "_codecs.encode with other arguments"),
-        (b"K\x01K\x02\x85R", "a call of a int"),
+        (b"K\x01K\x02\x85R", "a call of an int"),
         (b"cnumpy\nndarray\n}U\x01aU\x01bsb", "a state for a type"),
         (RECONSTRUCT + b"N}U\x0c__defaults__K\x01\x85s\x86b", "a state for a type"),
         (EMPTY + b"(K\x01K\x01\x85" + U1 + b"\x89](K\x01K\x02etb", "something other than plain numbers"),
@@ -217,7 +229,9 @@ def test_bombs_cost_neither_time_nor_memory() -> None:
 SEEDS = [
     python2(),
     *(
-        pickle.dumps({"data": np.arange(12, dtype="<i2").reshape(3, 4), "labels": [0, 300, 70_000], "n": ["a", b"b"]}, p)
+        pickle.dumps(
+            {"data": np.arange(12, dtype="<i2").reshape(3, 4), "labels": [0, 300, 70_000], "n": ["a", b"b"]}, p
+        )
         for p in (2, 3, 4)
     ),
 ]
