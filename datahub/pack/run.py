@@ -42,31 +42,41 @@ def run(
     """
     ref = plan.ref
     target = variant_dir(settings.datasets, ref.name, str(ref.version), str(ref.variant))
-    if standing(plan, target, replace):
+    before = _identity(target)
+    if not replace and _stands(plan, target, replace):
         return target
     lock = settings.locks / f"pack-{plan.digest.removeprefix('sha256:')}.lock"
 
     def waiting(owner: str) -> None:
         listener(Note("pack", f"waiting for {owner}, which is packing {ref}", warning=True))
 
+    def committed_meanwhile() -> bool:
+        return _identity(target) != before and _stands(plan, target, replace)
+
     with FileLock(lock, on_wait=waiting):
-        if standing(plan, target, replace, just_now=True):
+        if committed_meanwhile():
             return target
         done = _pack_all(plan, source, jobs, listener)
         commit.write(plan, done)
         with FileLock(settings.locks / f"publish-{ref.name}-{ref.version}-{ref.variant}.lock"):
-            if standing(plan, target, replace, just_now=True):
+            if committed_meanwhile():
                 return target
             atomic.publish_dir(plan.building / "out", target, settings.trash)
         shutil.rmtree(plan.building, ignore_errors=True)
     return target
 
 
-def standing(plan: PackPlan, target: Path, replace: bool, just_now: bool = False) -> bool:
-    """True if this very plan is committed at ``target``; `AlreadyPacked` if another is and ``replace`` is not said.
+def _identity(target: Path) -> tuple[int, int] | None:
+    """Tells one commit at ``target`` from the next."""
+    try:
+        found = (target / records.FILENAME).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
-    With ``replace``, what stands there is packed again unless it came from this plan while we waited (``just_now``).
-    """
+
+def _stands(plan: PackPlan, target: Path, replace: bool) -> bool:
+    """True if this very plan is committed at ``target``; `AlreadyPacked` if another is and ``replace`` is not said."""
     try:
         found = records.read(target)
     except (FileNotFoundError, NotADirectoryError):
@@ -76,7 +86,7 @@ def standing(plan: PackPlan, target: Path, replace: bool, just_now: bool = False
             return False
         raise
     if found.plan == plan.digest:
-        return not replace or (just_now and not plan.building.exists())
+        return True
     if not replace:
         raise AlreadyPacked(str(plan.ref), str(target))
     return False

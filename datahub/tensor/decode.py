@@ -2,8 +2,10 @@
 
 Which channels: a field whose record gives a shape is decoded to that shape's channels (gray stays one channel); a
 field of varying sizes to RGB, as torchvision's ``ImageReadMode.RGB``. Plain JPEGs go through simplejpeg, plain PNGs
-through `datahub.tensor.png` and OpenCV; what is unusual (palettes, alpha, 16 bits, CMYK) through torchvision itself;
-WebP, GIF (first frame), TIFF and BMP through Pillow. All of them release the interpreter's lock while they work.
+through `datahub.tensor.png` and OpenCV; what is unusual (palettes, alpha, 16 bits, CMYK, WebP, GIF, TIFF, BMP) through
+Pillow: alpha is dropped, 16 bits keep the high byte, animations their first frame, gray from
+colour is Pillow's luma (libpng's may differ by one). All of them release the
+interpreter's lock while they work.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ from datahub.tensor import png
 
 PIXEL_CAP = 178_956_970
 """Pixels above which an image is refused before memory is taken: where Pillow, too, sees a decompression bomb."""
-OTHERS = ("WEBP", "GIF", "TIFF", "BMP")
-"""Formats that Pillow may decode here; nothing else is tried."""
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")
+"""Formats that are decoded at all; no other decoder is tried."""
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """Channels -> Pillow's mode."""
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, MemoryError, TypeError)
@@ -111,7 +113,7 @@ def _png_header(data: Encoded) -> Header:
 def _jpeg_header(data: Encoded) -> Header:
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         raise DamagedImage(f"the JPEG header cannot be read: {error}") from error
     channels = {"Gray": 1, "GRAY": 1}.get(space, 3)
     return Header("jpeg", width, height, channels, plain=space in ("Gray", "GRAY", "YCbCr", "RGB"))
@@ -128,14 +130,12 @@ def _into(data: Encoded, found: Header, out: Pixels) -> None:
         return
     if found.kind == "png" and found.plain and channels >= found.channels and channels in (1, 3):
         _png_into(data, found, out)
-    elif found.kind == "other":
-        _pillow_into(data, out)
     else:
-        _torchvision_into(data, out)
+        _pillow_into(data, out)
 
 
 def _jpeg_into(data: Encoded, out: Pixels) -> bool:
-    """False where libjpeg has something to say: torchvision then tells a harmless remark from damage."""
+    """False where libjpeg has something to say: Pillow then tells a harmless remark from damage."""
     channels, height, width = out.shape
     space = "RGB" if channels == 3 else "GRAY"
     try:
@@ -169,35 +169,27 @@ def _split(image: Any, out: Pixels) -> None:
         out[0] = image.reshape(out.shape[1:])
 
 
-def _torchvision_into(data: Encoded, out: Pixels) -> None:
-    from torchvision.io import ImageReadMode, decode_image
-
-    modes = {1: ImageReadMode.GRAY, 2: ImageReadMode.GRAY_ALPHA, 3: ImageReadMode.RGB, 4: ImageReadMode.RGB_ALPHA}
-    try:
-        image = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), modes[len(out)])
-    except RuntimeError as error:
-        raise DamagedImage(f"does not decode: {str(error).splitlines()[0]}") from error
-    if image.dtype == torch.uint16:
-        image = (image.to(torch.int32) >> 8).to(torch.uint8)
-    if image.shape != out.shape:
-        raise DamagedImage(f"decodes to {tuple(image.shape)}, its header says {out.shape}")
-    out[...] = image.numpy()
-
-
 def _pillow_into(data: Encoded, out: Pixels) -> None:
     with _opened(data) as image:
         try:
-            if image.mode.startswith("I;16"):
-                pixels = (np.asarray(image) >> 8).astype(np.uint8)
-            else:
-                pixels = np.asarray(image.convert(MODES[len(out)]))
+            pixels = _converted(image, len(out))
         except BROKEN as error:
             raise DamagedImage(f"does not decode: {error}") from error
+    if pixels.shape[:2] != out.shape[1:]:
+        raise DamagedImage(f"decodes to {pixels.shape[1]} x {pixels.shape[0]}, not as its header says")
     out[...] = pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def _converted(image: Image.Image, channels: int) -> Pixels:
+    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion would clip them
+        return (np.asarray(image) >> 8).astype(np.uint8)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return np.asarray(image.convert(MODES[channels]))
 
 
 def _opened(data: Encoded) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(data), formats=OTHERS)
+        return Image.open(io.BytesIO(data), formats=FORMATS)
     except (*BROKEN, Image.DecompressionBombError) as error:
-        raise DamagedImage(f"is no image that datahub reads (PNG, JPEG, {', '.join(OTHERS)})") from error
+        raise DamagedImage(f"is no image that datahub reads ({', '.join(FORMATS)})") from error

@@ -1,8 +1,8 @@
 """Decoding many PNGs of one shape at once (PNG specification, ISO/IEC 15948).
 
 For the plain files that packers write: 8-bit gray or RGB, not interlaced, one IDAT chunk, no other chunk. Each zlib
-stream is inflated (its Adler-32 guards the pixels), then the row filters None, Sub and Up are undone for the whole batch
-in numpy. Average and Paeth run along each row pixel by pixel: those images are left to a decoder written in C.
+stream is inflated (its Adler-32 guards the pixels), then the row filters None, Sub and Up are undone in numpy for the
+whole batch. Average and Paeth run along each row pixel by pixel: those images are left to a decoder written in C.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _head(channels: int, height: int, width: int) -> bytes:
 def _unfiltered(raw: Pixels, channels: int) -> Pixels:
     """Undo Sub and Up in scanlines ``(k, H, 1 + W * C)``; gives ``(k, H, W * C)``."""
     filters, lines = raw[:, :, 0], raw[:, :, 1:].copy()
-    count, height, length = lines.shape
+    _, height, length = lines.shape
     image, row = np.nonzero(filters == SUB)
     if len(image):
         steps = lines[image, row].reshape(len(image), length // channels, channels)

@@ -33,7 +33,7 @@ def packed(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture
 def line(packed: Path, cli: Callable[..., Result]) -> Callable[..., Result]:
-    return lambda *arguments: cli(*arguments, "--home", packed)
+    return lambda *arguments: cli("--home", packed, *arguments)
 
 
 def test_verify_passes_in_all_depths(line) -> None:
@@ -97,7 +97,7 @@ def test_a_flipped_byte_is_found_and_repaired(line, packed: Path, shared_data: P
         byte = handle.read(1)
         handle.seek(1000)
         handle.write(bytes([byte[0] ^ 1]))
-    result = line("verify", "mnist", "--home", home)
+    result = line("verify", "mnist", "--home", home, "-q")
     assert result.code == 3
     assert "mnist-test-000003.tar" in result.err
     assert result.err.count("\n") == 1
@@ -125,12 +125,12 @@ def test_errors_have_their_exit_codes(cli, shared_data: Path, tmp_path: Path, ho
     lying = tmp_path / "mirror" / "mnist"
     shutil.copytree(shared_data / "mnist", lying)
     (lying / "t10k-labels-idx1-ubyte.gz").write_bytes(b"x" * 4542)
-    wrong = cli("fetch", "mnist", "--from", lying.parent)
+    wrong = cli("fetch", "mnist", "-q", "--from", lying.parent)
     assert (wrong.code, wrong.err.count("\n")) == (3, 1)
     assert "t10k-labels-idx1-ubyte.gz" in wrong.err
     with (lying / "t10k-labels-idx1-ubyte.gz").open("wb") as handle:
         handle.write((shared_data / "mnist" / "t10k-labels-idx1-ubyte.gz").read_bytes()[:4000])
-    truncated = cli("fetch", "mnist", "--from", lying.parent)
+    truncated = cli("fetch", "mnist", "-q", "--from", lying.parent)
     assert truncated.code == 3
     assert "truncated" in truncated.err
     assert not (home / "datasets" / "mnist").exists()
@@ -138,7 +138,7 @@ def test_errors_have_their_exit_codes(cli, shared_data: Path, tmp_path: Path, ho
 
 def test_an_unwritable_home_is_exit_5(cli, tmp_path: Path, shared_data: Path) -> None:
     (tmp_path / "file").write_text("")
-    result = cli("fetch", "mnist", "--from", shared_data, "--home", tmp_path / "file" / "home")
+    result = cli("fetch", "mnist", "-q", "--from", shared_data, "--home", tmp_path / "file" / "home")
     assert (result.code, result.err.count("\n")) == (5, 1)
 
 

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.io import ImageReadMode, decode_image as reference
+from torchvision.io import ImageReadMode
+from torchvision.io import decode_image as reference
 
 from datahub.core.errors import DamagedImage
 from datahub.tensor import png
 from datahub.tensor.decode import PIXEL_CAP, decode, decode_each, decode_rows, header
 from tests.tensor.images import chunk, encoded, noise, png_filtered
 
+pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
 MODES = {1: ImageReadMode.GRAY, 3: ImageReadMode.RGB}
 
 
@@ -37,7 +39,7 @@ KINDS = {
     "png palette": encoded(palette()),
     "png palette with transparency": transparent_palette(),
     "png rgba": encoded(noise(11, 17, 4)),
-    "png gray alpha": encoded(Image.fromarray(noise(11, 17, 2), "LA") if False else RGB.convert("LA")),
+    "png gray alpha": encoded(RGB.convert("LA")),
     "png 16 bit gray": encoded(Image.fromarray(noise(11, 17, 1).astype(np.uint16) * 257 + 3)),
     "png 1 bit": encoded(RGB.convert("1")),
     "png gray with tRNS": encoded(noise(11, 17, 1), transparency=3),
@@ -45,8 +47,10 @@ KINDS = {
     "jpeg 444": encoded(noise(33, 47), "JPEG", subsampling=0),
     "jpeg progressive": encoded(noise(33, 47), "JPEG", progressive=True),
     "jpeg gray": encoded(noise(33, 47, 1), "JPEG"),
-    "jpeg cmyk": encoded(Image.fromarray(noise(33, 47, 4), "CMYK") if False else RGB.convert("CMYK"), "JPEG"),
+    "jpeg cmyk": encoded(RGB.convert("CMYK"), "JPEG"),
 }
+GRAYED = ("png rgb", "png palette", "png palette with transparency", "png rgba")
+"""Asked for as gray, these pass through a formula that libpng rounds down and Pillow rounds to nearest."""
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -54,7 +58,8 @@ KINDS = {
 def test_equals_torchvision(kind, channels):
     found = decode(KINDS[kind], channels)
     assert found.dtype == np.uint8 and found.flags.c_contiguous
-    assert np.array_equal(found, torchvision(KINDS[kind], channels))
+    far = np.abs(found.astype(int) - torchvision(KINDS[kind], channels)).max()
+    assert far <= (1 if kind in GRAYED and channels == 1 else 0)
     assert np.array_equal(decode(memoryview(KINDS[kind]), channels), found)
 
 

@@ -74,9 +74,9 @@ class ShapesSource:
         }
 
     def estimate(self, split: str) -> int:  # noqa: ARG002 - all splits are alike
-        """Measured: about 0.5 bytes a pixel at small sizes."""
+        """Measured with short sides of 64 to 375 at the default clutter: within 20 %."""
         pixels = 4 / 3 * self._options.short_side**2
-        return int(900 + 0.45 * pixels)
+        return int(2000 + 0.24 * pixels)
 
     def read(self, split: str, indices: np.ndarray) -> Chunk:
         images: list[bytes] = []
