@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -43,7 +44,7 @@ class Normalize(BatchTransform):
             raise BadArgument("mean", mean, f"has {len(self.mean)} values, std has {len(self.std)}")
         if not all(value > 0 for value in self.std):
             raise BadArgument("std", std, "must be positive")
-        self._tables: dict[torch.dtype, list[NDArray[np.generic]]] = {}
+        self._tables: dict[torch.dtype, list[NDArray[Any]]] = {}
 
     def __repr__(self) -> str:
         return f"Normalize(mean={list(self.mean)}, std={list(self.std)})"
@@ -79,7 +80,7 @@ class Normalize(BatchTransform):
             cv2.LUT(pixels[:, channel].reshape(flat), table, bits[:, channel].reshape(flat))
         return out
 
-    def _lookup(self, dtype: torch.dtype) -> list[NDArray[np.generic]]:
+    def _lookup(self, dtype: torch.dtype) -> list[NDArray[Any]]:
         if dtype not in DTYPES:
             raise BadArgument("dtype", str(dtype), f"use one of {', '.join(map(str, DTYPES))}")
         if dtype not in self._tables:

@@ -10,24 +10,15 @@ import lzma
 import struct
 import tarfile
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from datahub.acquire import Verified
 from datahub.registry.schema import File
 
 CODES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32": 0x0D, "float64": 0x0E}
 PACK = {"": bytes, ".gz": lambda data: gzip.compress(data, 1), ".xz": lzma.compress, ".bz2": bz2.compress}
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What acquire hands out, without its checks."""
-
-    file: File
-    path: Path
-    sha256: str
 
 
 def idx(array: np.ndarray) -> bytes:

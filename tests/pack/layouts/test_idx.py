@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datahub.acquire import Verified
 from datahub.core.errors import BadArgument, LayoutError
 from datahub.pack.inflate import Stream
 from datahub.pack.layouts import idx, open_source
 from datahub.registry.schema import File, Layout
-from tests.pack.layouts.fakes import PACK, Verified, published, zipped
+from tests.pack.layouts.fakes import PACK, published, zipped
 from tests.pack.layouts.fakes import idx as encode
 
 IMAGES = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)

@@ -1,4 +1,4 @@
-"""The generator: each sample a pure function of seed, split and index; balanced, of ImageNet's proportions, decodable."""
+"""The generator: each sample a pure function of seed, split and index, balanced, ImageNet-like in size, decodable."""
 
 from __future__ import annotations
 

@@ -1,0 +1,90 @@
+"""Which samples a rank's batches hold: the order formula, cut by a topology. Pure: no file is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datahub.loader.topology import Topology
+from datahub.order.formula import EpochOrder, OrderOptions, cut_blocks, share_of
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One batch of one rank. Invalid rows name some sample to fill the row with."""
+
+    epoch: int
+    position: int
+    """Samples of the epoch that the whole job consumed before this batch."""
+    after: int
+    """The same, after it."""
+    index: NDArray[np.int64]
+    valid: NDArray[np.bool_]
+    n_global: int
+    """Valid rows of this batch over all ranks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything but the epoch that decides a rank's batches; ``batch`` is the whole job's."""
+
+    shards: Sequence[int]
+    block: int
+    seed: int
+    shuffle: bool
+    options: OrderOptions
+    batch: int
+    drop_last: bool
+    static_shapes: bool
+    topology: Topology
+
+
+class Schedule:
+    """The batches of a rank, by epoch and position. Holds the order of one epoch at a time: O(blocks) memory."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.size = sum(plan.shards)
+        self._edges = cut_blocks(plan.shards, plan.block)
+        self._latest: tuple[int, EpochOrder] | None = None
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch, the same on every rank."""
+        return self.size // self.plan.batch if self.plan.drop_last else -(-self.size // self.plan.batch)
+
+    def after(self, position: int) -> int | None:
+        """Where the batch at ``position`` ends; None where the epoch holds no more."""
+        end = position + self.plan.batch
+        if position >= self.size or (self.plan.drop_last and end > self.size):
+            return None
+        return min(end, self.size)
+
+    def step_at(self, position: int) -> int:
+        """The number of the batch at ``position``, for people; rounded up where a resumed run changed its batch."""
+        return -(-position // self.plan.batch)
+
+    def step(self, epoch: int, position: int) -> Step:
+        """The batch at ``position``, which must not be past the epoch's last."""
+        order, batch, topology = self._order(epoch), self.plan.batch, self.plan.topology
+        line, valid = order.slots(batch, position, *share_of(batch, topology.rank, topology.world_size))
+        rows = np.arange(len(line))
+        if self.plan.static_shapes:
+            full = -(-batch // topology.world_size)
+            valid = np.concatenate([valid, np.zeros(full - len(rows), np.bool_)])
+            rows = np.minimum(np.arange(full), len(rows) - 1)
+        elif not valid.all():
+            rows = np.flatnonzero(valid) if valid.any() else rows[:1]
+            valid = valid[rows]
+        end = min(position + batch, self.size)
+        return Step(epoch, position, end, order.sample(line[rows]), valid, order.valid_in(batch, position))
+
+    def _order(self, epoch: int) -> EpochOrder:
+        latest = self._latest
+        if latest is None or latest[0] != epoch:
+            plan = self.plan
+            order = EpochOrder(self._edges, seed=plan.seed, epoch=epoch, options=plan.options, shuffle=plan.shuffle)
+            latest = self._latest = (epoch, order)
+        return latest[1]
