@@ -6,7 +6,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 
 Task = Callable[[], None]
 EXIT_PATIENCE = 5.0
@@ -42,8 +43,9 @@ def _work(tasks: SimpleQueue[Task | None]) -> None:
 
 
 def _stop(tasks: SimpleQueue[Task | None], threads: list[threading.Thread], patience: float) -> None:
-    while not tasks.empty():
-        tasks.get()
+    with suppress(Empty):
+        while True:
+            tasks.get_nowait()
     for _ in threads:
         tasks.put(None)
     deadline = time.monotonic() + patience

@@ -15,10 +15,11 @@ opens URLs through its own table: call `register_webdataset` once in each proces
 from __future__ import annotations
 
 import errno
+import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from fsspec.spec import AbstractFileSystem
 
@@ -40,6 +41,18 @@ class _Where(NamedTuple):
     @property
     def path(self) -> Path:
         return self.folder / self.inside
+
+
+class _File(io.BufferedReader):
+    """A local file, open to be read. It closes with its last reference: webdataset leaves what it reads open."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file: fsspec's own methods ask for it."""
+        return os.fstat(self.fileno()).st_size
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class DatahubFileSystem(AbstractFileSystem):  # type: ignore[misc]
@@ -91,7 +104,7 @@ class DatahubFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> BinaryIO:  # noqa: ARG002 - fsspec's signature
         if mode != "rb":
             raise OSError(errno.EROFS, "datahub:// is read-only; `datahub fetch` and `datahub pack` write", path)
-        return self.local_path(path).open("rb")
+        return _File(io.FileIO(str(self.local_path(path))), 1 << 16)
 
     def invalidate_cache(self, path: str | None = None) -> None:
         self._folders.clear()
@@ -183,9 +196,6 @@ def register_webdataset() -> None:
     gopen_schemes["datahub"] = _gopen
 
 
-def _gopen(url: str, mode: str = "rb", bufsize: int = 8192) -> BinaryIO:
+def _gopen(url: str, mode: str = "rb", bufsize: int = 8192) -> BinaryIO:  # noqa: ARG001 - webdataset's signature
     """What webdataset calls to open a URL of a registered scheme."""
-    path = DatahubFileSystem().local_path(url)
-    if mode != "rb":
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), url)
-    return path.open("rb", buffering=max(bufsize, 1 << 16))
+    return cast(BinaryIO, DatahubFileSystem().open(url, mode))

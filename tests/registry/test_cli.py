@@ -58,7 +58,14 @@ def pack(settings: Settings, name: str, version: str = "1.0", variant: str = "pu
     """A record in the store, as packing leaves one; shards are not looked at here."""
     path = settings.datasets / name / version / variant
     split = records.SplitEntry(
-        samples=1234, shards=[], block=1000, locate="", index="", fingerprint="", histogram=[], stats=None
+        samples=1234,
+        shards=[],
+        block=1000,
+        locate="locate-train.npy",
+        index="index-train.parquet",
+        fingerprint="",
+        histogram=[],
+        stats=None,
     )
     shard = records.FileEntry(path="x.tar", role="shard", bytes=5_000_000, sha256="", blocks="")
     record = records.Record(

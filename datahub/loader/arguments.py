@@ -1,0 +1,93 @@
+"""What a loader accepts, checked before anything is opened: every argument is honoured or refused, none ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from datahub.core.errors import BadArgument, NotYetSupported
+from datahub.order.formula import OrderOptions
+from datahub.tensor.presets import Moments, preset
+from datahub.tensor.transforms import DTYPES, BatchTransform
+
+NOW: Mapping[str, tuple[tuple[Any, ...], str]] = {
+    "device": (("cpu",), 'use device="cpu" and move the batch yourself'),
+    "workers": (("thread",), 'use workers="thread"'),
+    "where": ((None,), "filter with datahub.open(ref)[split].table() and pack a split of its own"),
+    "part": (((0.0, 1.0),), "pack the parts as splits"),
+    "max_samples": ((None,), "leave the loop when you have enough"),
+    "source": ((None,), "fetch the dataset to this machine first"),
+    "cache_dir": ((None,), "fetch the dataset to this machine first"),
+    "cache_limit": ((None,), "fetch the dataset to this machine first"),
+    "residency": (("auto", "stream"), 'use "auto" or "stream"'),
+    "on_error": (("raise",), 'use on_error="raise"'),
+}
+"""Argument -> the values that this version honours, and what to do instead of another."""
+
+
+def refuse_later(**values: Any) -> None:
+    """Raise `NotYetSupported` for a value that belongs to a feature still to come."""
+    for name, value in values.items():
+        accepted, instead = NOW[name]
+        if value not in accepted:
+            raise NotYetSupported(name, value, instead)
+
+
+def batch_sizes(batch_size: int | None, global_batch_size: int | None) -> None:
+    """Exactly one of the two, positive."""
+    if (batch_size is None) == (global_batch_size is None):
+        given = "neither" if batch_size is None else "both"
+        hint = "batch_size is per rank, global_batch_size of the whole job"
+        raise BadArgument("batch_size", batch_size, f"give it or global_batch_size, not {given}", hint)
+    for name, value in (("batch_size", batch_size), ("global_batch_size", global_batch_size)):
+        if value is not None:
+            whole(name, value, least=1)
+
+
+def whole(name: str, value: Any, *, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise BadArgument(name, value, f"must be a whole number of at least {least}")
+    return value
+
+
+def seconds(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise BadArgument(name, value, "must be a positive number of seconds")
+    return float(value)
+
+
+def order_options(order: Any) -> OrderOptions:
+    if order is not None and not isinstance(order, OrderOptions):
+        raise BadArgument("order", order, "is not an order", "pass datahub.Order(window=..., lanes=...)")
+    return order or OrderOptions()
+
+
+def field_names(fields: Any) -> tuple[str, ...] | None:
+    if fields is None:
+        return None
+    if isinstance(fields, str) or not all(isinstance(name, str) for name in fields):
+        raise BadArgument("fields", fields, "is not a tuple of names", 'write ("image", "label")')
+    return tuple(fields)
+
+
+def callables(**given: Any) -> None:
+    for name, value in given.items():
+        if value is not None and not callable(value):
+            raise BadArgument(name, value, "cannot be called")
+
+
+def image_transform(
+    transform: Any, dtype: torch.dtype | None, moments: Callable[[], Moments | None]
+) -> BatchTransform | Callable[[torch.Tensor], Any] | None:
+    """The transform that a name, a `BatchTransform` or a per-sample callable stands for."""
+    if isinstance(transform, str):
+        transform = preset(transform, moments)
+    callables(transform=transform)
+    if dtype is not None and dtype not in DTYPES:
+        raise BadArgument("dtype", dtype, f"use one of {', '.join(map(str, DTYPES))}")
+    if dtype is not None and not isinstance(transform, BatchTransform):
+        reason = "only a preset or a transform of datahub.transforms makes it; images are uint8 without one"
+        raise BadArgument("dtype", dtype, reason, 'add transform="normalize", or cast in your own transform')
+    return transform  # type: ignore[no-any-return]

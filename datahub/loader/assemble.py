@@ -1,0 +1,163 @@
+"""Making a batch of the samples a `Step` names: read, decode, transform, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from datahub.core.errors import DamagedImage, DamagedSample
+from datahub.loader.columns import Columns
+from datahub.loader.counters import Counters
+from datahub.loader.schedule import Step
+from datahub.store.dataset import Split
+from datahub.store.paths import key_of
+from datahub.stream.source import ShardSource
+from datahub.stream.spans import Spans
+from datahub.tensor.decode import decode_each, decode_rows
+from datahub.tensor.transforms import BatchTransform, Images
+
+PIECE_BYTES = 256 << 10
+"""Encoded bytes that are worth a thread of their own."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to the samples. ``fields``: names for tuples, None for dicts."""
+
+    fields: tuple[str, ...] | None = None
+    transform: BatchTransform | Callable[[torch.Tensor], Any] | None = None
+    batch_transform: Callable[[Any], Any] | None = None
+    collate: Callable[[list[dict[str, Any]]], Any] | None = None
+    dtype: torch.dtype | None = None
+    channels_last: bool = False
+
+
+@dataclass
+class Work:
+    """A batch half made. Images of one shape are rows of ``slab``; others, and what a callable gave, are in ``each``."""
+
+    step: Step
+    rows: NDArray[Any]
+    slab: torch.Tensor | None
+    each: list[Any] = field(default_factory=list)
+
+    def pieces(self, workers: int) -> list[slice]:
+        """Parts for threads to take: few where the images are small, for then the interpreter's lock is the limit."""
+        count = len(self.rows)
+        parts = max(1, min(workers, count, int(self.rows["size"].sum()) // PIECE_BYTES))
+        return [slice(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
+
+
+class Assembler:
+    """Safe to use from many threads at once; what it holds is read-only."""
+
+    def __init__(self, split: Split, source: ShardSource, recipe: Recipe, counters: Counters) -> None:
+        self._split, self._source, self._recipe, self._counters = split, source, recipe, counters
+        self._columns = Columns(split, recipe.fields)
+        self._locate = split.locate
+        self._shape = split.dataset.record.fields["image"].shape
+        self._channels = self._shape[2] if self._shape else 3
+        self._images = recipe.fields is None or "image" in recipe.fields
+        self._batched = isinstance(recipe.transform, BatchTransform)
+
+    def make(self, step: Step) -> Any:
+        """The whole batch, in this thread."""
+        work = self.begin(step)
+        self.piece(work, slice(0, len(work.rows)))
+        return self.finish(work)
+
+    def begin(self, step: Step) -> Work:
+        rows = self._locate[step.index]
+        slab = None
+        if self._images and self._shape:
+            height, width, channels = self._shape
+            slab = torch.empty((len(rows), channels, height, width), dtype=torch.uint8)
+        return Work(step, rows, slab, [None] * len(rows))
+
+    def piece(self, work: Work, rows: slice) -> None:
+        """Read, decode and (a callable) transform some rows. Raises `DamagedSample` or `StoreDamaged`."""
+        if not self._images:
+            return
+        where = work.rows[rows]
+        with self._counters.timing("read"):
+            encoded = self._source.read_many(Spans(where["shard"], where["offset"], where["size"]))
+        with self._counters.timing("decode"):
+            self._decode(work, rows, encoded)
+        self._counters.add("bytes", int(where["size"].sum()))
+        if self._recipe.transform is not None and not self._batched:
+            with self._counters.timing("transform"):
+                self._call_each(work, rows)
+
+    def finish(self, work: Work) -> Any:
+        """Put the fields together; runs once, after every piece."""
+        recipe = self._recipe
+        images: Any = None
+        if self._images:
+            images = self._gathered(work)
+            if isinstance(recipe.transform, BatchTransform):
+                with self._counters.timing("transform"):
+                    images = recipe.transform(images, recipe.dtype)
+        with self._counters.timing("assemble"):
+            images = _laid_out(images, recipe.channels_last)
+            batch = self._columns.of(work.step, work.rows, images)
+            if recipe.collate is not None:
+                batch = recipe.collate(self._columns.samples(batch))
+            elif recipe.fields is not None:
+                batch = tuple(batch[name] for name in recipe.fields)
+            if recipe.batch_transform is not None:
+                batch = recipe.batch_transform(batch)
+        self._counters.add("batches", 1)
+        self._counters.add("samples", int(work.step.valid.sum()))
+        return batch
+
+    def _gathered(self, work: Work) -> Any:
+        """Images as one tensor or a list. Which it is does not hang on what else is in the batch by chance."""
+        if self._recipe.transform is None or self._batched:
+            return work.each if work.slab is None else work.slab
+        return work.each if self._recipe.collate is not None else _stacked(work.each)
+
+    def _decode(self, work: Work, rows: slice, encoded: Sequence[bytes | memoryview]) -> None:
+        try:
+            if work.slab is not None:
+                decode_rows(encoded, work.slab[rows].numpy())
+            else:
+                work.each[rows] = [torch.from_numpy(image) for image in decode_each(encoded, self._channels)]
+        except DamagedImage as damage:
+            row = rows.start + (damage.position or 0)
+            index, place = int(work.step.index[row]), work.rows[row]
+            shard = self._split.shards[int(place["shard"])].name
+            key = key_of(self._split.name, index)
+            raise DamagedSample(shard, key, int(place["offset"]), damage.cause) from damage
+
+    def _call_each(self, work: Work, rows: slice) -> None:
+        call = self._recipe.transform
+        assert call is not None
+        for row in range(rows.start, rows.stop):
+            image = work.slab[row] if work.slab is not None else work.each[row]
+            try:
+                work.each[row] = call(image)
+            except Exception as error:
+                error.add_note(f"in transform= for sample {key_of(self._split.name, int(work.step.index[row]))}")
+                raise
+
+
+def _stacked(values: list[Any]) -> Any:
+    """One tensor where every value is a tensor of one shape and dtype (or a number), else the list."""
+    first = values[0]
+    if isinstance(first, int | float):
+        return torch.tensor(values)
+    alike = isinstance(first, torch.Tensor) and all(
+        isinstance(each, torch.Tensor) and each.shape == first.shape and each.dtype == first.dtype for each in values
+    )
+    return torch.stack(values) if alike else values
+
+
+def _laid_out(images: Images | Any, channels_last: bool) -> Any:
+    if channels_last and isinstance(images, torch.Tensor) and images.ndim == 4:
+        return images.contiguous(memory_format=torch.channels_last)
+    return images

@@ -1,0 +1,77 @@
+"""The fields of a batch beside its image: label, index, valid, n_global, and on request key, source and int scalars."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from datahub.core.errors import BadArgument, NotYetSupported
+from datahub.loader.schedule import Step
+from datahub.store.dataset import Split
+from datahub.store.paths import key_of
+
+MADE = ("index", "valid", "n_global", "key", "source")
+"""Fields that every dataset has, beside its own."""
+
+
+class Columns:
+    """The fields of a split that a batch shows. ``wanted``: None for the usual ones."""
+
+    def __init__(self, split: Split, wanted: tuple[str, ...] | None) -> None:
+        self._split = split
+        own = split.dataset.record.fields
+        if wanted is not None:
+            _check(wanted, own)
+        usual = ("image", *(["label"] if "label" in own else []), "index", "valid", "n_global")
+        self.names = usual if wanted is None else wanted
+        self._scalars = [name for name in self.names if name in own and own[name].type == "int"]
+        self._from_index = [*self._scalars, *(["source"] if "source" in self.names else [])]
+
+    def of(self, step: Step, rows: NDArray[Any], images: Any) -> dict[str, Any]:
+        """The batch: int64 and bool tensors, lists of strings, and ``n_global``, an int."""
+        values: dict[str, Any] = {
+            "image": images,
+            "index": torch.from_numpy(step.index),
+            "valid": torch.from_numpy(step.valid),
+            "n_global": step.n_global,
+        }
+        if "label" in self.names:
+            values["label"] = torch.from_numpy(rows["label"].astype(np.int64))
+        if "key" in self.names:
+            values["key"] = [key_of(self._split.name, index) for index in step.index.tolist()]
+        if self._from_index:
+            found = self._table.take(step.index)
+            values |= {name: torch.from_numpy(found[name].to_numpy().astype(np.int64)) for name in self._scalars}
+            if "source" in self.names:
+                values["source"] = found["source"].to_pylist()
+        return {name: values[name] for name in self.names}
+
+    def samples(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
+        """The batch as one dict a sample, labels and other numbers as ints, without ``n_global``."""
+        count = next(len(value) for name, value in batch.items() if name != "n_global")
+        columns = {
+            name: value.tolist() if isinstance(value, torch.Tensor) and name != "image" else value
+            for name, value in batch.items()
+            if name != "n_global"
+        }
+        return [{name: value[row] for name, value in columns.items()} for row in range(count)]
+
+    @cached_property
+    def _table(self) -> Any:
+        """The columns that only the index has: read when a batch first asks for one."""
+        return self._split.table(columns=self._from_index)
+
+
+def _check(wanted: tuple[str, ...], own: dict[str, Any]) -> None:
+    for name in wanted:
+        if name not in own and name not in MADE:
+            known = ", ".join([*own, *MADE])
+            raise BadArgument("fields", name, "is not a field of this dataset", f"it has {known}")
+        if name in own and own[name].type not in ("image", "label", "int"):
+            raise NotYetSupported("fields", name, f"fields of type {own[name].type} are not streamed yet")
+    if not wanted or set(wanted) == {"n_global"}:
+        raise BadArgument("fields", wanted, "names no field of a sample", 'give for example ("image", "label")')

@@ -1,0 +1,115 @@
+"""One pass over (the rest of) an epoch: a bounded number of batches in the making, handed out in order."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from datahub.core.errors import UsageError, WorkerDied
+from datahub.loader.assemble import Assembler
+from datahub.loader.jobs import Job
+from datahub.loader.pool import Pool
+from datahub.loader.schedule import Schedule
+
+
+class Iteration(Iterator[tuple[Any, int]]):
+    """Yields (batch, position after it). Threads exist while it does, and it belongs to the process that made it.
+
+    At most ``prefetch`` batches are in the making or ready beyond the one handed out. An error surfaces at the batch it
+    belongs to and ends the iteration. With ``workers=0`` every batch is made when asked for, in the caller's thread.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        assembler: Assembler,
+        epoch: int,
+        position: int,
+        *,
+        workers: int,
+        prefetch: int,
+        timeout: float,
+    ) -> None:
+        self._schedule, self._assembler, self._epoch, self._next = schedule, assembler, epoch, position
+        self._workers, self._prefetch, self._timeout = workers, max(1, prefetch), timeout
+        self._jobs: deque[tuple[Job, int]] = deque()
+        self._pool: Pool | None = None
+        self._process = os.getpid()
+        self._ended: str | None = None
+
+    def __next__(self) -> tuple[Any, int]:
+        if self._ended:
+            raise UsageError(self._ended, "start a new loop")
+        if os.getpid() != self._process:
+            raise UsageError("this loop began in another process", "start a new loop in this one: `for` over the loader")
+        try:
+            found = self._inline() if self._workers == 0 else self._threaded()
+        except BaseException:
+            self.close()
+            raise
+        if found is None:
+            self.close()
+            raise StopIteration
+        return found
+
+    def seek(self, position: int) -> None:
+        """Go on at ``position`` of the same epoch; what was made ahead is dropped."""
+        self._drop()
+        self._next = position
+
+    def retire(self, reason: str) -> None:
+        """End it from outside: the next batch asked for is a `UsageError`."""
+        self.close()
+        self._ended = reason
+
+    def close(self, patience: float = 0.0) -> None:
+        """Drop what is in the making and let the threads go, waiting at most ``patience`` seconds for them."""
+        self._drop()
+        self._next = self._schedule.size
+        pool, self._pool = self._pool, None
+        if pool is not None and os.getpid() == self._process:
+            pool.close(patience)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _drop(self) -> None:
+        for job, _ in self._jobs:
+            job.drop()
+        self._jobs.clear()
+
+    def _inline(self) -> tuple[Any, int] | None:
+        after = self._schedule.after(self._next)
+        if after is None:
+            return None
+        batch = self._assembler.make(self._schedule.step(self._epoch, self._next))
+        self._next = after
+        return batch, after
+
+    def _threaded(self) -> tuple[Any, int] | None:
+        self._fill(self._prefetch)
+        if not self._jobs:
+            return None
+        job, after = self._jobs[0]
+        try:
+            batch = job.future.result(self._timeout)
+        except TimeoutError as error:
+            if job.future.done():
+                raise  # the error of a worker, not of the wait
+            raise WorkerDied("making a batch", f"none came within timeout={self._timeout:g} s") from error
+        self._jobs.popleft()
+        self._fill(self._prefetch)  # the next ones are made while the caller uses this one
+        return batch, after
+
+    def _fill(self, count: int) -> None:
+        while len(self._jobs) < count and (after := self._schedule.after(self._next)) is not None:
+            plan: Callable[[], Any] = partial(self._schedule.step, self._epoch, self._next)
+            job = Job(self._assembler, plan, self._workers)
+            self._jobs.append((job, after))
+            self._next = after
+            if self._pool is None:
+                self._pool = Pool(self._workers, "datahub-loader")
+            job.submit(self._pool)

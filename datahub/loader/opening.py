@@ -1,0 +1,89 @@
+"""Opening a packed dataset: `datahub.open`, and `datahub.vision` for code written for torchvision."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import Any
+
+from PIL import Image
+from torch.utils.data import Dataset as TorchDataset
+
+from datahub.core.errors import DamagedSample
+from datahub.core.refs import Ref
+from datahub.core.settings import Settings, resolve
+from datahub.store import dataset as store
+from datahub.tensor.decode import FORMATS, decode_image
+
+
+def image_channels(dataset: store.Dataset) -> int:
+    """Channels that the dataset's images are decoded to: those of its fixed shape, else RGB."""
+    shape = dataset.record.fields["image"].shape
+    return shape[2] if shape else 3
+
+
+def open_dataset(ref: str | Ref, settings: Settings | None = None) -> store.Dataset:
+    """Open a packed dataset; ``["train"][7]["image"]`` is a uint8 tensor (C, H, W). Raises `NotInStore`.
+
+    Without ``settings`` they are resolved from the environment.
+    """
+    dataset = store.open_dataset(ref, resolve() if settings is None else settings)
+    dataset.decode = partial(decode_image, channels=image_channels(dataset))
+    return dataset
+
+
+class Vision(TorchDataset[tuple[Any, Any]]):
+    """A split as a map-style dataset of (PIL image, class number), as torchvision's are."""
+
+    def __init__(
+        self,
+        split: store.Split,
+        transform: Callable[[Any], Any] | None = None,
+        target_transform: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.split, self.transform, self.target_transform = split, transform, target_transform
+        self.classes = list(split.dataset.classes)
+        self.class_to_idx = dict(split.dataset.class_to_idx)
+        self._mode = "L" if image_channels(split.dataset) == 1 else "RGB"
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    @cached_property
+    def targets(self) -> list[int]:
+        """The class number of every sample."""
+        return self.split.locate["label"].tolist()  # type: ignore[no-any-return]
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        sample = self.split[index]
+        image: Any = self._image(sample)
+        target: Any = sample.get("label", -1)
+        if self.transform is not None:
+            image = self.transform(image)
+        if self.target_transform is not None:
+            target = self.target_transform(target)
+        return image, target
+
+    def _image(self, sample: store.Sample) -> Image.Image:
+        try:
+            return Image.open(io.BytesIO(sample.encoded), formats=FORMATS).convert(self._mode)
+        except (OSError, SyntaxError, ValueError) as error:
+            row = self.split.locate[sample.index]
+            shard = self.split.shards[int(row["shard"])].name
+            raise DamagedSample(shard, sample.key, int(row["offset"]), str(error)) from error
+
+    def __repr__(self) -> str:
+        return f"Vision({self.split!r})"
+
+
+def vision(
+    ref: str | Ref,
+    split: str = "train",
+    transform: Callable[[Any], Any] | None = None,
+    target_transform: Callable[[Any], Any] | None = None,
+    *,
+    settings: Settings | None = None,
+) -> Vision:
+    """A drop-in for a torchvision dataset: ``len``, ``[i]`` -> (PIL image, int), ``classes``, ``targets``."""
+    return Vision(open_dataset(ref, settings)[split], transform, target_transform)
