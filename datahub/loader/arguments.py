@@ -46,10 +46,25 @@ def batch_sizes(batch_size: int | None, global_batch_size: int | None) -> None:
             whole(name, value, least=1)
 
 
-def whole(name: str, value: Any, *, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise BadArgument(name, value, f"must be a whole number of at least {least}")
+def fits(batch: int, world_size: int, lanes: int) -> None:
+    """The whole job's batch gives every rank a slot and every lane the same share."""
+    if world_size > batch:
+        reason = f"some of the {world_size} ranks would own no slot"
+        raise BadArgument("global_batch_size", batch, reason, f"use at least {world_size}")
+    if batch % lanes:
+        raise BadArgument("lanes", lanes, f"does not divide the global batch of {batch}")
+
+
+def integer(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadArgument(name, value, "must be a whole number")
     return value
+
+
+def whole(name: str, value: Any, *, least: int) -> int:
+    if integer(name, value) < least:
+        raise BadArgument(name, value, f"must be a whole number of at least {least}")
+    return integer(name, value)
 
 
 def seconds(name: str, value: Any) -> float:

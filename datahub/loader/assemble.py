@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -39,7 +38,7 @@ class Recipe:
 
 @dataclass
 class Work:
-    """A batch half made. Images of one shape are rows of ``slab``; others, and what a callable gave, are in ``each``."""
+    """A batch half made. Images of one shape are rows of ``slab``; others, or results of a callable, in ``each``."""
 
     step: Step
     rows: NDArray[Any]
@@ -104,7 +103,7 @@ class Assembler:
                     images = recipe.transform(images, recipe.dtype)
         with self._counters.timing("assemble"):
             images = _laid_out(images, recipe.channels_last)
-            batch = self._columns.of(work.step, work.rows, images)
+            batch: Any = self._columns.of(work.step, work.rows, images)
             if recipe.collate is not None:
                 batch = recipe.collate(self._columns.samples(batch))
             elif recipe.fields is not None:

@@ -1,7 +1,7 @@
 """What a loader hands out: dicts and tuples that know the state of the loader right after them.
 
-A batch that has travelled (through a queue, a process, a copy) still carries its state, so that a training loop can save
-where it is without asking the loader, which may be further on.
+A batch that has travelled (through a queue, a process, a copy) still carries its state, so that a training loop can
+save where it is without asking the loader, which may be further on.
 """
 
 from __future__ import annotations

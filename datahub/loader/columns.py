@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ class Columns:
         self.names = usual if wanted is None else wanted
         self._scalars = [name for name in self.names if name in own and own[name].type == "int"]
         self._from_index = [*self._scalars, *(["source"] if "source" in self.names else [])]
+        self._table: Any = None
 
     def of(self, step: Step, rows: NDArray[Any], images: Any) -> dict[str, Any]:
         """The batch: int64 and bool tensors, lists of strings, and ``n_global``, an int."""
@@ -44,7 +44,7 @@ class Columns:
         if "key" in self.names:
             values["key"] = [key_of(self._split.name, index) for index in step.index.tolist()]
         if self._from_index:
-            found = self._table.take(step.index)
+            found = self._index().take(step.index)
             values |= {name: torch.from_numpy(found[name].to_numpy().astype(np.int64)) for name in self._scalars}
             if "source" in self.names:
                 values["source"] = found["source"].to_pylist()
@@ -60,10 +60,11 @@ class Columns:
         }
         return [{name: value[row] for name, value in columns.items()} for row in range(count)]
 
-    @cached_property
-    def _table(self) -> Any:
-        """The columns that only the index has: read when a batch first asks for one."""
-        return self._split.table(columns=self._from_index)
+    def _index(self) -> Any:
+        """The columns that only the index has, read when a batch first asks for one (threads may both read it)."""
+        if self._table is None:
+            self._table = self._split.table(columns=self._from_index)
+        return self._table
 
 
 def _check(wanted: tuple[str, ...], own: dict[str, Any]) -> None:

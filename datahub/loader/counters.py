@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -15,9 +16,14 @@ class Counters:
     """Totals over the loader's life. Seconds of stages add up over threads; ``wait`` is the caller's."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock, self._process = threading.Lock(), os.getpid()
         self._counts = dict.fromkeys(("batches", "samples", "bytes"), 0)
         self._seconds = dict.fromkeys((*STAGES, "wait"), 0.0)
+
+    def after_fork(self) -> None:
+        """A lock that some thread held while the process forked would stay held for ever."""
+        if self._process != os.getpid():
+            self._lock, self._process = threading.Lock(), os.getpid()
 
     def add(self, name: str, amount: int) -> None:
         with self._lock:

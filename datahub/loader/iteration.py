@@ -39,12 +39,18 @@ class Iteration(Iterator[tuple[Any, int]]):
         self._pool: Pool | None = None
         self._process = os.getpid()
         self._ended: str | None = None
+        self.running = True
+        """False once it is exhausted, closed or retired."""
 
     def __next__(self) -> tuple[Any, int]:
         if self._ended:
             raise UsageError(self._ended, "start a new loop")
+        if not self.running:
+            raise StopIteration
         if os.getpid() != self._process:
-            raise UsageError("this loop began in another process", "start a new loop in this one: `for` over the loader")
+            raise UsageError(
+                "this loop began in another process", "start a new loop in this one: `for` over the loader"
+            )
         try:
             found = self._inline() if self._workers == 0 else self._threaded()
         except BaseException:
@@ -60,15 +66,15 @@ class Iteration(Iterator[tuple[Any, int]]):
         self._drop()
         self._next = position
 
-    def retire(self, reason: str) -> None:
+    def retire(self, reason: str, patience: float = 0.0) -> None:
         """End it from outside: the next batch asked for is a `UsageError`."""
-        self.close()
+        self.close(patience)
         self._ended = reason
 
     def close(self, patience: float = 0.0) -> None:
         """Drop what is in the making and let the threads go, waiting at most ``patience`` seconds for them."""
+        self.running = False
         self._drop()
-        self._next = self._schedule.size
         pool, self._pool = self._pool, None
         if pool is not None and os.getpid() == self._process:
             pool.close(patience)

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 from torch.utils.data import Dataset as TorchDataset
 
-from datahub.core.errors import DamagedSample
+from datahub.core.errors import DamagedSample, NotInStore, NotYetSupported
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings, resolve
 from datahub.store import dataset as store
@@ -31,6 +31,21 @@ def open_dataset(ref: str | Ref, settings: Settings | None = None) -> store.Data
     dataset = store.open_dataset(ref, resolve() if settings is None else settings)
     dataset.decode = partial(decode_image, channels=image_channels(dataset))
     return dataset
+
+
+def open_or_fetch(ref: Any, settings: Settings, download: bool) -> store.Dataset:
+    """Open ``ref``; with ``download`` fetch it first if it is not in the store."""
+    if not isinstance(ref, str | Ref):
+        raise NotYetSupported("ref", ref, "give one dataset's reference")
+    try:
+        return open_dataset(ref, settings)
+    except NotInStore:
+        if not download:
+            raise
+    from datahub.pack.fetch import fetch
+
+    wanted = Ref.parse(ref) if isinstance(ref, str) else ref
+    return open_dataset(fetch(wanted, settings).ref, settings)
 
 
 class Vision(TorchDataset[tuple[Any, Any]]):

@@ -53,14 +53,16 @@ class Schedule:
 
     def __len__(self) -> int:
         """Batches of a whole epoch, the same on every rank."""
-        return self.size // self.plan.batch if self.plan.drop_last else -(-self.size // self.plan.batch)
+        return self.left(0)
 
     def after(self, position: int) -> int | None:
         """Where the batch at ``position`` ends; None where the epoch holds no more."""
-        end = position + self.plan.batch
-        if position >= self.size or (self.plan.drop_last and end > self.size):
-            return None
-        return min(end, self.size)
+        return min(position + self.plan.batch, self.size) if self.left(position) else None
+
+    def left(self, position: int) -> int:
+        """Batches of the epoch from ``position`` on."""
+        rest = max(0, self.size - position)
+        return rest // self.plan.batch if self.plan.drop_last else -(-rest // self.plan.batch)
 
     def step_at(self, position: int) -> int:
         """The number of the batch at ``position``, for people; rounded up where a resumed run changed its batch."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import torch
 
-from datahub.core.errors import BadArgument, NotInStore, NotYetSupported
+from datahub.core.errors import BadArgument, UsageError
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings, resolve
 from datahub.loader import arguments
@@ -21,12 +20,11 @@ from datahub.loader.batch import state_of, with_state
 from datahub.loader.counters import Counters
 from datahub.loader.explain import explanation
 from datahub.loader.iteration import Iteration
-from datahub.loader.opening import open_dataset
+from datahub.loader.opening import open_or_fetch
 from datahub.loader.schedule import Plan, Schedule
 from datahub.loader.topology import Topology, resolve_topology
 from datahub.loader.workers import default_workers
 from datahub.order.formula import OrderOptions
-from datahub.store.dataset import Dataset
 from datahub.stream.source import LocalShards
 from datahub.stream.state import OrderParameters, State, restore
 from datahub.tensor.presets import Moments
@@ -103,7 +101,7 @@ class StreamingLoader:
         self._prefetch = arguments.whole("prefetch", prefetch, least=1)
         workers_here = default_workers(os.environ) if num_workers is None else num_workers
         self._workers = arguments.whole("num_workers", workers_here, least=0)
-        self.dataset = _open(ref, resolve() if settings is None else settings, download)
+        self.dataset = open_or_fetch(ref, resolve() if settings is None else settings, download)
         self.split = self.dataset[split]
         recipe = Recipe(
             fields=arguments.field_names(fields),
@@ -118,6 +116,7 @@ class StreamingLoader:
         self._assembler = Assembler(self.split, self._source, recipe, self._counters)
         self._epoch, self._position, self._begun = 0, 0, False
         self._loop: weakref.ref[Iteration] | None = None
+        self._closed = False
 
     # -- iterating ------------------------------------------------------------------------------------------------
 
@@ -126,9 +125,12 @@ class StreamingLoader:
         return len(self._schedule)
 
     def __iter__(self) -> Iterator[Any]:
+        if self._closed:
+            raise UsageError("the loader is closed", "make a new one, with load_state_dict() to go on where it was")
         self._retire("this loop was ended by a newer one over the same loader")
+        self._counters.after_fork()
         if self._begun:
-            self._epoch, self._position = self._epoch + 1, 0
+            self._move(self._epoch + 1, 0)
         self._begun = True
         loop = Iteration(
             self._schedule,
@@ -153,5 +155,159 @@ class StreamingLoader:
                 yield with_state(batch, self._state())
         finally:
             loop.close()
-        if self._loop is not None and self._loop() is loop:
-            self._epoch, self._position, self._begun = self._epoch + 1, 0, False
+        if self._begun and self._loop is not None and self._loop() is loop:
+            self._move(self._epoch + 1, 0)
+
+    def at(self, epoch: int, step: int) -> Any:
+        """The batch of this rank at ``step`` of ``epoch``, made now in this thread; the loader's position stays."""
+        arguments.whole("epoch", epoch, least=0)
+        position = arguments.whole("step", step, least=0) * self._schedule.plan.batch
+        if self._schedule.after(position) is None:
+            raise BadArgument("step", step, f"an epoch has {len(self)} steps")
+        planned = self._schedule.step(epoch, position)
+        return with_state(self._assembler.make(planned), self._state(epoch, planned.after))
+
+    def skip(self, steps: int) -> None:
+        """Go on ``steps`` batches further, into later epochs if need be; nothing is read.
+
+        A running loop goes on there, or ends where that is in a later epoch.
+        """
+        arguments.whole("steps", steps, least=0)
+        loop = self._running()
+        if self._begun and loop is None:
+            self._move(self._epoch + 1, 0)
+        left = self._schedule.left(self._position)
+        if steps < left:
+            self._position += steps * self._schedule.plan.batch
+            if loop is not None:
+                loop.seek(self._position)
+            return
+        if not len(self):
+            raise BadArgument("steps", steps, "the epoch has no batches")
+        epochs, rest = divmod(steps - left, len(self))
+        self._move(self._epoch + 1 + epochs, rest * self._schedule.plan.batch)
+        if loop is not None:
+            loop.close()
+
+    # -- where it is ----------------------------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the running loop, or of the next one (of the last one where that was left early)."""
+        return self._epoch
+
+    @property
+    def step(self) -> int:
+        """Batches of the epoch that have been handed out: ``enumerate(loader, loader.step)`` numbers a resumed one."""
+        return self._schedule.step_at(self._position)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin the next loop at the start of ``epoch``. The current epoch changes nothing."""
+        if arguments.whole("epoch", epoch, least=0) != self._epoch:
+            self._retire("set_epoch() ended this loop")
+            self._move(epoch, 0)
+
+    def state_dict(self) -> dict[str, int | str]:
+        """Where the loader is: what the caller has received, the same on every rank, as plain ints and strings."""
+        return self._state()
+
+    def load_state_dict(self, state: Mapping[str, Any], *, allow: Collection[str] = ()) -> None:
+        """Go on where ``state`` was taken; O(1). Raises `StateMismatch` naming what changed.
+
+        ``allow=("batch_size",)`` accepts another global batch size: positions count samples.
+        """
+        found = restore(state, self._parameters, self._schedule.size, allow)
+        self._retire("load_state_dict() ended this loop")
+        self._move(found.epoch, found.position)
+
+    @staticmethod
+    def state_of(batch: Any) -> dict[str, int | str]:
+        """The state right after ``batch``, which carries it through queues, processes and copies."""
+        return state_of(batch)
+
+    def stats(self) -> dict[str, int | float]:
+        """Totals so far: batches, samples, encoded bytes, seconds of each stage over all threads, and of waiting."""
+        return self._counters.to_dict()
+
+    def explain(self) -> str:
+        """A few lines for people: what is read, in which order, by how many threads, and what takes the time."""
+        return explanation(self.split, self._schedule, self._workers, self._prefetch, self.stats())
+
+    # -- ending ---------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End the running loop, wait for its threads, give descriptors back. The loader cannot be used again."""
+        loop = self._running()
+        if loop is not None:
+            loop.retire("the loader was closed", patience=self._timeout)
+        self._closed = True
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _schedule(self) -> Schedule:
+        topology = resolve_topology(self._given_topology, os.environ)
+        batch = self._global_batch_size or (self._batch_size or 0) * topology.world_size
+        arguments.fits(batch, topology.world_size, self._options.lanes)
+        return Schedule(
+            Plan(
+                shards=self.split.shard_samples,
+                block=self.split.block,
+                seed=self._seed,
+                shuffle=self._shuffle,
+                options=self._options,
+                batch=batch,
+                drop_last=self._drop_last,
+                static_shapes=self._static_shapes,
+                topology=topology,
+            )
+        )
+
+    @cached_property
+    def _parameters(self) -> OrderParameters:
+        plan = self._schedule.plan
+        return OrderParameters(
+            dataset=f"{self.dataset.ref}:{self.split.name}",
+            fingerprint=self.split.fingerprint,
+            block=plan.block,
+            seed=plan.seed,
+            batch=plan.batch,
+            lanes=plan.options.lanes,
+            window=str(plan.options.window),
+            shuffle=int(plan.shuffle),
+            drop_last=int(plan.drop_last),
+        )
+
+    @cached_property
+    def _fixed_state(self) -> dict[str, int | str]:
+        return State(0, 0).to_dict(self._parameters)
+
+    def _state(self, epoch: int | None = None, position: int | None = None) -> dict[str, int | str]:
+        where = {"epoch": self._epoch if epoch is None else epoch}
+        return {**self._fixed_state, **where, "position": self._position if position is None else position}
+
+    def _running(self) -> Iteration | None:
+        loop = None if self._loop is None else self._loop()
+        return loop if loop is not None and loop.running else None
+
+    def _retire(self, reason: str) -> None:
+        if (loop := self._running()) is not None:
+            loop.retire(reason)
+
+    def _move(self, epoch: int, position: int) -> None:
+        self._epoch, self._position, self._begun = epoch, position, False
+
+    def _moments(self) -> Moments | None:
+        """The pixels' mean and deviation: those of ``train`` where there is one, so that splits are scaled alike."""
+        splits = self.dataset.record.splits
+        stats = splits["train" if "train" in splits else self.split.name].stats
+        return Moments(stats.mean, stats.std) if stats is not None else None

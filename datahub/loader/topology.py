@@ -58,7 +58,9 @@ def resolve_topology(given: Topology | None, environ: Mapping[str, str]) -> Topo
     tasks = _number(environ, "SLURM_NTASKS")
     if tasks is not None and tasks > 1:
         reason = "several Slurm tasks, and nothing says which rank this is"
-        hint = "pass topology=datahub.Topology(rank, world_size), set RANK and WORLD_SIZE, or initialise torch.distributed"
+        hint = (
+            "pass topology=datahub.Topology(rank, world_size), set RANK and WORLD_SIZE, or initialise torch.distributed"
+        )
         raise BadArgument("SLURM_NTASKS", tasks, reason, hint)
     return Topology()
 

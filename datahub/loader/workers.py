@@ -33,7 +33,7 @@ def _quotas(cgroups: Path, own: Path) -> Iterator[float]:
     Lines of the own file are ``hierarchy:controllers:path``; version 2 has one, with neither number nor controllers.
     """
     for line in _words(own, "\n"):
-        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
         version1 = "cpu" in controllers.split(",")
         if not version1 and controllers:
             continue

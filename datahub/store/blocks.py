@@ -9,7 +9,7 @@ from pathlib import Path
 
 from datahub.core import atomic
 from datahub.core.digests import BLOCK, CHUNK
-from datahub.core.errors import RecordInvalid, from_oserror
+from datahub.core.errors import NotReadable, RecordInvalid
 from datahub.store.record import BLOCKS, FileEntry
 
 WIDTH = 32
@@ -116,7 +116,7 @@ def read(folder: Path, files: Sequence[FileEntry]) -> dict[str, Raw]:
     except FileNotFoundError:
         raise RecordInvalid(str(path), "is missing") from None
     except OSError as error:
-        raise from_oserror(error, path) from error
+        raise NotReadable(str(path), error.strerror or str(error)) from error
     if len(data) != size(files):
         raise RecordInvalid(str(path), f"has {len(data)} bytes, the files of the record need {size(files)}")
     slices = {}

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datahub.core.errors import DamagedSample, RecordInvalid, UnknownSplit, from_oserror
+from datahub.core.errors import DamagedSample, NotReadable, RecordInvalid, UnknownSplit
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings
 from datahub.store.find import find
@@ -241,7 +241,7 @@ class Dataset:
         try:
             return path.read_text(encoding="utf-8")
         except OSError as error:
-            raise from_oserror(error, path) from error
+            raise NotReadable(str(path), error.strerror or str(error)) from error
 
 
 def open_dataset(ref: Ref | str, settings: Settings, *, decode: Decode | None = None) -> Dataset:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from datahub.core import atomic
+from datahub.core import atomic, digests
 from datahub.core.digests import CHUNK
 from datahub.core.errors import (
     BadArgument,
@@ -32,7 +32,6 @@ from datahub.core.errors import (
 from datahub.core.events import Listener, Progress, ignore
 from datahub.core.sizes import format_bytes
 from datahub.store import blocks
-from datahub.store.blocks import BlockHasher
 from datahub.store.find import Located
 from datahub.store.gc import TEMPORARY
 from datahub.store.record import BLOCKS, FILENAME, FileEntry
@@ -185,15 +184,15 @@ class _Target:
         return data
 
     def _digest(self, path: str) -> str:
-        hasher = BlockHasher()
+        hasher = digests.new("sha256")
         with self.fs.open(self._path(path), "rb") as handle:
             while data := handle.read(CHUNK):
                 hasher.update(data)
-        return hasher.result().sha256
+        return hasher.hexdigest()
 
     def copy(self, located: Located, entry: FileEntry) -> None:
         """Copy one file; one whose bytes are not the record's is not left behind."""
-        hasher = BlockHasher()
+        hasher = digests.new("sha256")
         try:
             source = (located.path / entry.path).open("rb", buffering=0)
         except FileNotFoundError:
@@ -202,10 +201,9 @@ class _Target:
             while data := source.read(CHUNK):
                 hasher.update(data)
                 handle.write(data)
-            found = hasher.result()
-            if (found.bytes, found.sha256) != (entry.bytes, entry.sha256):
-                problem = Problem(entry.path, f"changed: SHA-256 is {found.sha256}, the record says {entry.sha256}")
-                raise StoreDamaged(str(located.ref), [problem])
+            if hasher.hexdigest() != entry.sha256:
+                message = f"changed: SHA-256 is {hasher.hexdigest()}, the record says {entry.sha256}"
+                raise StoreDamaged(str(located.ref), [Problem(entry.path, message)])
 
     def put(self, path: str, data: bytes) -> None:
         with self._writing(path) as handle:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from datahub.core.errors import DatahubError, NotInStore, UnknownDataset, UnknownVersion, from_oserror
+from datahub.core.errors import DatahubError, NotInStore, NotReadable, UnknownDataset, UnknownVersion
 from datahub.core.refs import NAME, Ref, version_key
 from datahub.core.settings import Settings
 from datahub.registry import catalog
@@ -50,7 +50,7 @@ def find(settings: Settings, ref: Ref) -> Located:
     except FileNotFoundError:  # removed this instant
         raise NotInStore(str(ref), str(settings.home)) from None
     except OSError as error:
-        raise from_oserror(error, place.path / records.FILENAME) from error
+        raise NotReadable(str(place.path / records.FILENAME), error.strerror or str(error)) from error
 
 
 def find_place(settings: Settings, ref: Ref) -> Place:

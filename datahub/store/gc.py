@@ -14,7 +14,7 @@ import msgspec
 
 from datahub.acquire.receipts import Receipt
 from datahub.core import atomic
-from datahub.core.errors import LockTimeout, from_oserror
+from datahub.core.errors import LockTimeout, NotReadable, from_oserror
 from datahub.core.locks import FileLock
 from datahub.core.settings import Settings
 from datahub.store.paths import BUILDING, pack_lock
@@ -115,7 +115,7 @@ def _entries(folder: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise from_oserror(error, folder) from error
+        raise NotReadable(str(folder), error.strerror or str(error)) from error
 
 
 def _mtime(path: Path) -> float:

@@ -48,12 +48,12 @@ class Run:
 
 
 def runs(spans: Spans) -> list[Run] | None:
-    """Neighbouring spans joined into runs, by shard and offset; None where no two are near each other."""
+    """Neighbouring spans joined into runs, by shard and offset; None where too few are near to be worth it."""
     order = np.lexsort((spans.offset, spans.shard))
     shard, start = spans.shard[order], spans.offset[order].astype(np.int64)
     end = start + spans.size[order]
     near = (shard[1:] == shard[:-1]) & (start[1:] - end[:-1] <= GAP) & (start[1:] // RUN == start[:-1] // RUN)
-    if not near.any():
+    if 2 * np.count_nonzero(near) < len(order):
         return None
     edges = [0, *(np.flatnonzero(~near) + 1).tolist(), len(order)]
     row, where, begin, stop = order.tolist(), shard.tolist(), start.tolist(), end.tolist()

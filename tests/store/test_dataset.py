@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow.compute as pc
 import pytest
@@ -16,7 +17,7 @@ from PIL import Image
 from datahub.core.errors import BadReference, DamagedSample, NotInStore, RecordInvalid, UnknownSplit
 from datahub.core.settings import Settings
 from datahub.store import dataset as module
-from datahub.store import locate
+from datahub.store import locate, record
 from datahub.store.dataset import Dataset, Split, open_dataset
 from tests.store import builder
 from tests.store.builder import tiny_variant
@@ -203,3 +204,27 @@ def test_opening_imports_neither_arrow_nor_torch_nor_pillow(folder: Path, settin
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] []"
+
+
+def test_a_million_samples_are_mapped_not_read(folder: Path, settings: Settings) -> None:
+    """ImageNet's 1.28 M rows (36 MB): opening them and locating one costs a few pages."""
+    count = 1_281_167
+    rows = np.zeros(count, locate.LOCATE)
+    rows["offset"] = np.arange(count, dtype=np.uint64) * 512
+    locate.write(folder / "locate-train.npy", rows)
+    made = record.read(folder)
+    train = msgspec.structs.replace(made.splits["train"], samples=count)
+    record.write(folder, msgspec.structs.replace(made, splits={"train": train}))
+    code = (
+        "import re, numpy, datahub.store.locate\n"
+        "from pathlib import Path; from datahub.core.settings import Settings\n"
+        "from datahub.store.dataset import open_dataset\n"
+        "rss = lambda: int(re.search('VmRSS:\\\\s+(\\\\d+)', Path('/proc/self/status').read_text())[1])\n"
+        "before = rss()\n"
+        f"split = open_dataset('tiny', Settings(home=Path({str(settings.home)!r})))['train']\n"
+        "print(len(split), int(split.locate[1_234_567]['offset']), rss() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    samples, offset, kibibytes = map(int, done.stdout.split())
+    assert (samples, offset) == (count, 1_234_567 * 512)
+    assert kibibytes < 16 * 1024

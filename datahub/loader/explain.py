@@ -1,0 +1,33 @@
+"""A loader in a few lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from datahub.core.sizes import format_bytes
+from datahub.loader.counters import STAGES
+from datahub.loader.schedule import Schedule
+from datahub.store.dataset import Split
+
+
+def explanation(split: Split, schedule: Schedule, workers: int, prefetch: int, stats: Mapping[str, int | float]) -> str:
+    """What is read, in which order, by whom, and where the time went so far."""
+    plan = schedule.plan
+    topology, options = plan.topology, plan.options
+    order = "source order" if not plan.shuffle else f"shuffled by seed {plan.seed}, window {options.window}"
+    lines = [
+        f"{split.dataset.ref} {split.name}: {len(split)} samples in {len(split.shards)} local shards",
+        f"order: {order}, lanes {options.lanes}, blocks of about {plan.block}",
+        f"batch: {plan.batch} over {topology.world_size} ranks, {len(schedule)} steps an epoch; "
+        + ("the tail is dropped" if plan.drop_last else "every sample once"),
+        f"this is rank {topology.rank}, {workers} worker threads, {prefetch} batches ahead",
+    ]
+    if stats["batches"]:
+        lines.append(
+            f"so far: {stats['samples']} samples, {format_bytes(stats['bytes'])} read; "
+            f"waited {stats['wait_seconds']:.2f} s for batches"
+        )
+        slowest = max(STAGES, key=lambda stage: stats[f"{stage}_seconds"])
+        spent = ", ".join(f"{stage} {stats[f'{stage}_seconds']:.2f} s" for stage in STAGES)
+        lines.append(f"threads spent: {spent}; {slowest} takes the most")
+    return "\n".join(lines)
