@@ -1,4 +1,4 @@
-"""One file from one origin into ``<filename>.part``: parallel ranges, resumed where a killed run stopped, hashed on the way."""
+"""One file from one origin into ``<filename>.part``: parallel ranges, resumed after a kill, hashed on the way."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Cancelled(Exception):
 
 
 class Download:
-    """Downloads ``file`` from ``origin``; `run` gives the digests of the complete ``.part`` file, which is on the disk."""
+    """Downloads ``file`` from ``origin``; `run` gives the digests of the complete ``.part``, which is on the disk."""
 
     def __init__(
         self,
@@ -94,15 +94,18 @@ class Download:
     def _begin(self) -> tuple[Digest, ...]:
         """The first contact decides: ranges if the origin has them and says how long the file is, else one stream."""
         stream = self.origin.open(0, min(SEGMENT, self.file.bytes or SEGMENT), None)
-        first = next(stream.chunks, b"")
-        _refuse_page(self.file, stream, first)
-        if stream.total is not None and self.file.bytes not in (None, stream.total):
-            raise SizeMismatch(stream.url, self.file.bytes or 0, stream.total, "try another mirror")
-        stream.chunks = itertools.chain([first], stream.chunks)
-        if not stream.partial or stream.total is None:
-            return self._one_stream(stream)
-        state = State(url=self.origin.url, tag=stream.tag, size=stream.total, done={})
-        return self._ranges(Part(self.target, state), stream)
+        try:
+            first = next(stream.chunks, b"")
+            _refuse_page(self.file, stream, first)
+            if stream.total is not None and self.file.bytes not in (None, stream.total):
+                raise SizeMismatch(stream.url, self.file.bytes or 0, stream.total, "try another mirror")
+            stream.chunks = itertools.chain([first], stream.chunks)
+            if not stream.partial or stream.total is None:
+                return self._one_stream(stream)
+            state = State(url=self.origin.url, tag=stream.tag, size=stream.total, done={})
+            return self._ranges(Part(self.target, state), stream)
+        finally:
+            stream.close()
 
     def _resume(self, state: State) -> tuple[Digest, ...]:
         had = sum(state.done.values())
@@ -221,13 +224,18 @@ class _Crew:
         part, state = self.part, self.part.state
         start, left = segment * SEGMENT + state.done.get(segment, 0), part.length(segment) - state.done.get(segment, 0)
         stream = self._stream(segment, start, start + left)
-        for data in stream.chunks:
-            if self.halted.is_set():
-                return
-            part.write(segment, data[:left] if len(data) > left else data)
-            left -= min(len(data), left)
-            if not left:
-                return
+        try:
+            for data in stream.chunks:
+                if self.halted.is_set():
+                    return
+                part.write(segment, data[:left] if len(data) > left else data)
+                left -= min(len(data), left)
+                if not left:
+                    # The iterator's own end gives the connection back for the next segment.
+                    next(stream.chunks, None)
+                    return
+        finally:
+            stream.close()
         raise ConnectionLost(stream.url, f"the connection ended {left} bytes early")
 
     def _stream(self, segment: int, start: int, end: int) -> Stream:
@@ -242,10 +250,11 @@ class _Crew:
             if error.status == 416:
                 raise OriginChanged(self.download.origin.url, f"{state.size} bytes", "shorter") from error
             raise
-        if not stream.partial or (state.tag and stream.tag and stream.tag != state.tag):
-            raise OriginChanged(stream.url, str(state.tag), str(stream.tag))
-        if stream.total not in (None, state.size):
-            raise OriginChanged(stream.url, f"{state.size} bytes", f"{stream.total} bytes")
+        same = stream.partial and (stream.tag or state.tag) == state.tag and stream.total in (None, state.size)
+        if not same:
+            stream.close()
+            before, after = f"{state.tag} of {state.size} bytes", f"{stream.tag} of {stream.total} bytes"
+            raise OriginChanged(stream.url, before, after)
         return stream
 
     def _hash(self) -> None:

@@ -52,6 +52,7 @@ class HttpOrigin:
             partial=partial,
             chunks=self._chunks(response),
             html="text/html" in response.headers.get("Content-Type", ""),
+            close=response.close,
         )
 
     def close(self) -> None:

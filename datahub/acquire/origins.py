@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -26,6 +26,8 @@ class Stream:
     chunks: Iterator[bytes]
     html: bool = False
     """The origin calls it a page."""
+    close: Callable[[], None] = lambda: None
+    """Ends a body that is not read to its end."""
 
 
 class Origin(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from functools import partial as partial_call
 from hashlib import sha256
 
 from datahub.acquire import partial
@@ -63,28 +64,12 @@ class _Run:
 
     def all(self, items: tuple[Item, ...]) -> tuple[Verified, ...]:
         """Each item in a daemon thread of a few, so that Ctrl-C never waits for a server."""
-        from datahub.acquire.downloading import Cancelled
-
         todo: queue.SimpleQueue[int] = queue.SimpleQueue()
         for index in range(len(items)):
             todo.put(index)
         done: dict[int, Verified] = {}
         errors: dict[int, BaseException] = {}
-
-        def work() -> None:
-            while not self.stop.is_set():
-                try:
-                    index = todo.get_nowait()
-                except queue.Empty:
-                    return
-                try:
-                    done[index] = self.one(items[index])
-                except Cancelled:
-                    return
-                except BaseException as error:  # noqa: BLE001 - raised again below
-                    errors[index] = error
-                    self.stop.set()
-
+        work = partial_call(self._work, items, todo, done, errors)
         threads = [threading.Thread(target=work, daemon=True) for _ in range(min(FILES, len(items)))]
         try:
             for thread in threads:
@@ -97,6 +82,28 @@ class _Run:
         if errors:
             raise errors[min(errors)]
         return tuple(done[index] for index in range(len(items)))
+
+    def _work(
+        self,
+        items: tuple[Item, ...],
+        todo: queue.SimpleQueue[int],
+        done: dict[int, Verified],
+        errors: dict[int, BaseException],
+    ) -> None:
+        from datahub.acquire.downloading import Cancelled
+
+        while not self.stop.is_set():
+            try:
+                index = todo.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                done[index] = self.one(items[index])
+            except Cancelled:
+                return
+            except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+                errors[index] = error
+                self.stop.set()
 
     def one(self, item: Item) -> Verified:
         if item.state in ("verified", "present"):

@@ -40,4 +40,4 @@ def command(app: App, ref: str, from_: str | None, output: str) -> None:
     for stage in report.stages:
         show = format_bytes if stage.unit == "bytes" else lambda count: f"{count:,.0f} images"
         app.echo(f"  {stage.name:<10}{stage.seconds:>9.1f}{show(stage.amount):>16}{show(stage.rate) + '/s':>18}")
-    app.echo(f"  test accuracy {report.accuracy:.1%} after {report.epochs} epochs; contact sheet: {report.sheet}")
+    app.echo(f"  test accuracy {report.accuracy:.1%} after {report.epochs:.1f} epochs; contact sheet: {report.sheet}")

@@ -14,6 +14,9 @@ from datahub.loader.jobs import Job
 from datahub.loader.pool import Pool
 from datahub.loader.schedule import Schedule
 
+IDLE_PATIENCE = 1.0
+"""Seconds allowed to threads that have nothing left to do."""
+
 
 class Iteration(Iterator[tuple[Any, int]]):
     """Yields (batch, position after it). Threads exist while it does, and it belongs to the process that made it.
@@ -57,7 +60,7 @@ class Iteration(Iterator[tuple[Any, int]]):
             self.close()
             raise
         if found is None:
-            self.close()
+            self.close(patience=IDLE_PATIENCE)
             raise StopIteration
         return found
 
@@ -76,11 +79,8 @@ class Iteration(Iterator[tuple[Any, int]]):
         self.running = False
         self._drop()
         pool, self._pool = self._pool, None
-        if pool is not None and os.getpid() == self._process:
+        if pool is not None:
             pool.close(patience)
-
-    def __del__(self) -> None:
-        self.close()
 
     def _drop(self) -> None:
         for job, _ in self._jobs:

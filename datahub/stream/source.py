@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -39,6 +40,7 @@ class LocalShards:
     def __init__(self, ref: str, paths: Sequence[Path]) -> None:
         self._ref, self._paths = ref, tuple(paths)
         self._descriptors: dict[int, int] = {}
+        weakref.finalize(self, _close_all, self._descriptors)
 
     def read(self, shard: int, offset: int, size: int) -> bytes:
         try:
@@ -79,9 +81,7 @@ class LocalShards:
         return data
 
     def close(self) -> None:
-        descriptors, self._descriptors = self._descriptors, {}
-        for descriptor in descriptors.values():
-            os.close(descriptor)
+        _close_all(self._descriptors)
 
     def _opened(self, shard: int, offset: int, size: int) -> bytes:
         """Read through a new descriptor, and keep it where there is room and no other thread was first."""
@@ -101,9 +101,10 @@ class LocalShards:
     def __reduce__(self) -> tuple[type[LocalShards], tuple[str, tuple[Path, ...]]]:
         return LocalShards, (self._ref, self._paths)
 
-    def __del__(self) -> None:
-        if os is not None:  # at the interpreter's end modules go first, and the descriptors with the process
-            self.close()
+
+def _close_all(descriptors: dict[int, int]) -> None:
+    while descriptors:
+        os.close(descriptors.popitem()[1])
 
 
 class MemoryShards:

@@ -53,7 +53,7 @@ def runs(spans: Spans) -> list[Run] | None:
     shard, start = spans.shard[order], spans.offset[order].astype(np.int64)
     end = start + spans.size[order]
     near = (shard[1:] == shard[:-1]) & (start[1:] - end[:-1] <= GAP) & (start[1:] // RUN == start[:-1] // RUN)
-    if 2 * np.count_nonzero(near) < len(order):
+    if not len(order) or 2 * np.count_nonzero(near) < len(order):
         return None
     edges = [0, *(np.flatnonzero(~near) + 1).tolist(), len(order)]
     row, where, begin, stop = order.tolist(), shard.tolist(), start.tolist(), end.tolist()

@@ -50,7 +50,7 @@ class Report:
     ref: str
     stages: list[Stage] = field(default_factory=list)
     accuracy: float = 0.0
-    epochs: int = 0
+    epochs: float = 0.0
     sheet: Path | None = None
 
     @contextmanager
@@ -171,11 +171,11 @@ def _train(
                 criterion(model(images), batch["label"]).backward()
                 optimizer.step()
                 count(len(images))
+                report.epochs += len(images) / len(dataset[split])
                 if progress >= 1:
                     said = f"ended after {recipe.budget:.0f} s, in epoch {epoch + 1} of {recipe.epochs}"
                     listener(Note("train", said))
                     return _finished(model)
-            report.epochs = epoch + 1
     return _finished(model)
 
 
