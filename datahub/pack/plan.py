@@ -1,4 +1,4 @@
-"""What packing will do, decided before the first byte: shards, their samples, the disk needed. Printable, digestable."""
+"""What packing will do, decided before the first byte: shards, their samples, the disk needed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,11 @@ class PackPlan:
     def lines(self) -> list[str]:
         """The plan for people."""
         samples = ", ".join(f"{name} {count:,}" for name, count in self.splits.items())
+        size, free = format_bytes(self.bytes), format_bytes(self.free)
+        order = "keyed permutation of the source" if self.permuted else "as in the source"
         return [
-            f"pack {samples} into {len(self.shards)} shards, about {format_bytes(self.bytes)} ({format_bytes(self.free)} free)",
-            f"order: {'keyed permutation of the source' if self.permuted else 'as in the source'}; plan {self.digest[:19]}",
+            f"pack {samples} into {len(self.shards)} shards, about {size} ({free} free)",
+            f"order: {order}; plan {self.digest[:19]}",
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -161,7 +164,7 @@ def _edges(ends: np.ndarray[Any, np.dtype[np.int64]], count: int) -> list[int]:
     samples = len(ends)
     targets = ends[-1] * np.arange(1, count) // count
     edges = [0, *(np.searchsorted(ends, targets) + 1).tolist(), samples]
-    if any(a >= b for a, b in zip(edges, edges[1:], strict=False)):
+    if any(a >= b for a, b in pairwise(edges)):
         edges = [samples * i // count for i in range(count + 1)]
     return edges
 

@@ -31,7 +31,7 @@ def encode(images: Pixels) -> list[bytes]:
     rows = _filtered(np.ascontiguousarray(pixels).reshape(count, height, width * channels), channels)
     size = rows.shape[1] * rows.shape[2]
     window = max(9, min(15, int(size - 1).bit_length()))
-    raw = memoryview(rows.reshape(-1)).cast("B")
+    raw = memoryview(rows.tobytes())
     out = []
     for start in range(0, count * size, size):
         # memLevel 8 sizes the hash table for a full window; small images need far less of it cleared.

@@ -16,7 +16,7 @@ _FIXED = b"".join(
     )
 )
 _AFTER_SIZE = b"00000000000\0"  # mtime
-_TAIL = (b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\0" * 2).ljust(BLOCK - 156, b"\0")
+_TAIL = (b"0" + bytes(100) + b"ustar\x0000").ljust(BLOCK - 156, b"\0")  # no owner names, no device
 _FIXED_SUM = sum(_FIXED) + sum(_AFTER_SIZE) + sum(_TAIL) + 8 * ord(" ")
 
 
