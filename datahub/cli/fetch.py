@@ -21,7 +21,10 @@ from datahub.core.sizes import format_bytes
 @click.option("--accept-licence", is_flag=True, help="Accept the publisher's terms.")
 @click.option("--replace", is_flag=True, help="Pack again and put it in the place of what is there.")
 @click.option(
-    "--stats", type=click.Choice(["sample", "full"]), default="sample", help="Mean and std from 10,000 images, or all."
+    "--stats",
+    type=click.Choice(["sample", "full", "none"]),
+    default="sample",
+    help="Mean and std from 10,000 images, all or none.",
 )
 @click.option("-j", "--jobs", type=click.IntRange(1), help="Processes to pack with, connections to download with.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
@@ -40,7 +43,7 @@ def command(
         accept_licence=how["accept_licence"],
         delete_downloads=how["delete_downloads"],
         jobs=how["jobs"],
-        full_stats=how["stats"] == "full",
+        stats=how["stats"],
     )
     wanted = [Ref.parse(text) for text in refs]
     if not dry_run and not yes:

@@ -17,7 +17,10 @@ from datahub.core.refs import Ref
 @click.option("--from", "from_", metavar="DIR|URL", help="Where published files are: NAME/FILENAME. [DATAHUB_FROM]")
 @click.option("--replace", is_flag=True, help="Put it in the place of what is there.")
 @click.option(
-    "--stats", type=click.Choice(["sample", "full"]), default="sample", help="Mean and std from 10,000 images, or all."
+    "--stats",
+    type=click.Choice(["sample", "full", "none"]),
+    default="sample",
+    help="Mean and std from 10,000 images, all or none.",
 )
 @click.option("--accept-licence", is_flag=True, help="Accept the publisher's terms.")
 @click.option("-j", "--jobs", type=click.IntRange(1), help="Processes; the bytes do not depend on it.")
@@ -34,7 +37,7 @@ def command(app: App, /, source: str, ref: str, from_: str | None, dry_run: bool
         replace=how["replace"],
         accept_licence=how["accept_licence"],
         jobs=how["jobs"],
-        full_stats=how["stats"] == "full",
+        stats=how["stats"],
     )
     wanted = target_of(source, Ref.parse(ref), app.settings)
     if dry_run:

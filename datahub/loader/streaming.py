@@ -152,7 +152,9 @@ class StreamingLoader:
                 if found is None:
                     break
                 batch, self._position = found
+                found = None
                 yield with_state(batch, self._state())
+                del batch  # it is the caller's alone while the next one is waited for
         finally:
             loop.close()
         if self._begun and self._loop is not None and self._loop() is loop:

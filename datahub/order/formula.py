@@ -54,14 +54,14 @@ def cut_blocks(shards: Sequence[int], block: int) -> Int:
 
     Returns int64 ``(blocks + 1,)``: block k holds samples ``edges[k] .. edges[k + 1]``.
     """
-    parts = [np.zeros(1, np.int64)]
-    base = 0
-    for samples in shards:
-        count = -(-samples // block)
-        if count:
-            parts.append(base + samples * np.arange(1, count + 1, dtype=np.int64) // count)
-        base += samples
-    return np.concatenate(parts)
+    samples = np.asarray(shards, np.int64)
+    counts = -(-samples // block)
+    shard = np.repeat(np.arange(len(samples)), counts)
+    first = np.cumsum(counts) - counts
+    number = np.arange(1, len(shard) + 1) - first[shard]
+    base = np.cumsum(samples) - samples
+    ends = base[shard] + samples[shard] * number // counts[shard]
+    return np.concatenate([np.zeros(1, np.int64), ends])
 
 
 def share_of(batch: int, rank: int, world_size: int) -> tuple[int, int]:

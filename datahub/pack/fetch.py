@@ -5,7 +5,7 @@ Nothing here imports numpy until something must be packed: a second fetch of a p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,8 @@ class Options:
     accept_licence: bool = False
     delete_downloads: bool = False
     jobs: int | None = None
-    full_stats: bool = False
+    stats: str = "sample"
+    """Mean and std from at most 10,000 images (``sample``), all (``full``) or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def pack_plan(
         variant=wanted.variant,
         settings=settings,
         jobs=options.jobs,
-        stats="full" if options.full_stats else "sample",
+        stats=options.stats,
         inputs=[each.sha256 for each in files],
     )
 
@@ -149,7 +150,7 @@ def fetch(ref: Ref, settings: Settings, options: Options | None = None, listener
     damaged = _stands_damaged(wanted, settings)
     files = download(wanted, settings, options, listener)
     if damaged and not options.replace:
-        options = Options(True, options.accept_licence, options.delete_downloads, options.jobs, options.full_stats)
+        options = replace(options, replace=True)
     path = pack_files(wanted, files, settings, options, listener)
     if options.delete_downloads:
         delete_downloads(files, settings)

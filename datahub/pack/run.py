@@ -109,7 +109,7 @@ def tasks(plan: PackPlan) -> list[Task]:
             extension=EXTENSIONS.get(image.extension, image.extension),
             scalars=scalars,
             classes=len(plan.classes),
-            full_stats=plan.options["stats"] == "full",
+            stats=plan.options["stats"],
         )
         for each in plan.shards
     ]

@@ -49,7 +49,8 @@ class Task:
     """Of the image members."""
     scalars: tuple[str, ...]
     classes: int
-    full_stats: bool
+    stats: str
+    """``sample``, ``full`` or ``none``."""
 
     @property
     def name(self) -> str:
@@ -112,7 +113,7 @@ class _Packing:
         self.sums = Sums()
         self.shapes: set[tuple[int, ...]] = set()
         self.labelled = "label" in source.fields()
-        within = chosen(task.samples, task.split, task.full_stats)
+        within = chosen(task.samples, task.split, task.stats)
         self.sampled = within[np.searchsorted(within, task.first) : np.searchsorted(within, task.last)]
 
     def run(self) -> Done:

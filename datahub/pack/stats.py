@@ -17,9 +17,14 @@ SAMPLED = 10_000
 """Images that statistics are computed from, unless all are asked for."""
 
 
-def chosen(samples: int, split: str, full: bool) -> NDArray[np.int64]:
-    """The rows of a split that statistics read: a keyed choice that depends on nothing but the split, sorted."""
-    if full or samples <= SAMPLED:
+def chosen(samples: int, split: str, how: str) -> NDArray[np.int64]:
+    """The rows of a split that statistics read, sorted: a keyed choice that depends on nothing but the split.
+
+    ``how``: ``sample`` (at most `SAMPLED`), ``full`` or ``none``.
+    """
+    if how == "none":
+        return np.zeros(0, np.int64)
+    if how == "full" or samples <= SAMPLED:
         return np.arange(samples, dtype=np.int64)
     return np.sort(Permutation(samples, "stats", split)(np.arange(SAMPLED)))
 

@@ -32,6 +32,10 @@ def seconds(call: Callable[[], Any], repeat: int = 3) -> float:
     return best
 
 
+def report(what: str, **facts: Any) -> None:
+    print(json.dumps({"of": what, **facts}))
+
+
 def edges(samples: int) -> np.ndarray:
     return cut_blocks([SHARD] * (samples // SHARD) + [samples % SHARD], BLOCK)
 
@@ -46,13 +50,10 @@ def throughput(samples: int, batch: int) -> None:
     )
     for window in ("all", 64):
         order = EpochOrder(edges(samples), seed=0, epoch=0, options=OrderOptions(window))
-        found = {
-            "of": "order",
-            "window": window,
-            "positions_per_s": round(len(everything) / seconds(lambda order=order: order.sample(everything))),
-            "batch_us": round(seconds(lambda order=order: order.sample(order.slots(batch, 7 * batch)[0]), 50) * 1e6),
-        }
-        print(json.dumps(found))
+        spent = seconds(lambda order=order: order.sample(everything))
+        batch_spent = seconds(lambda order=order: order.sample(order.slots(batch, 7 * batch)[0]), 50)
+        rate = round(len(everything) / spent)
+        report("order", window=window, positions_per_s=rate, batch_us=round(batch_spent * 1e6))
 
 
 def epoch_start(samples: int, ranks: int) -> None:

@@ -70,7 +70,7 @@ def test_the_defaults_of_later_features_are_accepted(make):
 
 
 def test_unknown_split(make):
-    with pytest.raises(UnknownSplit, match="has no split 'val'; it has train, test"):
+    with pytest.raises(UnknownSplit, match="has no split 'val'; it has test, train"):
         make("val")
 
 

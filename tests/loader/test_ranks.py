@@ -15,10 +15,8 @@ from tests.loader.conftest import check, seen
 
 
 def ranks(make, world_size, **arguments):
-    loaders = [
-        make(topology=Topology(r, world_size), shuffle=True, num_workers=1, **arguments) for r in range(world_size)
-    ]
-    return [list(loader) for loader in loaders]
+    arguments |= {"shuffle": True, "num_workers": 1}
+    return [list(make(topology=Topology(rank, world_size), **arguments)) for rank in range(world_size)]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5, 8])
