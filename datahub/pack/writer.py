@@ -17,6 +17,10 @@ from datahub.store.blocks import BlockHasher, FileDigests
 
 FLUSH = 4 << 20
 """Bytes gathered before they are handed on."""
+IOV_MAX = 512
+"""Pieces of one writev; the kernel takes 1024."""
+COPY = 16 << 10
+"""Mean bytes of a piece under which pieces are joined into one buffer."""
 WRITEBACK = 32 << 20
 """Bytes after which the kernel is asked to start writing, so that the final fsync finds little left."""
 
@@ -24,25 +28,25 @@ WRITEBACK = 32 << 20
 class _Lane:
     """A thread that does one thing to every buffer, in order."""
 
-    def __init__(self, work: Callable[[bytes], None]) -> None:
+    def __init__(self, work: Callable[[list[bytes]], None]) -> None:
         self._work = work
-        self._queue: queue.Queue[bytes | None] = queue.Queue(maxsize=4)
+        self._queue: queue.Queue[list[bytes] | None] = queue.Queue(maxsize=4)
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def put(self, data: bytes) -> None:
-        self._queue.put(data)
+    def put(self, parts: list[bytes]) -> None:
+        self._queue.put(parts)
 
     def end(self) -> None:
         self._queue.put(None)
         self._thread.join()
 
     def _run(self) -> None:
-        while (data := self._queue.get()) is not None:
+        while (parts := self._queue.get()) is not None:
             if self.error is None:
                 try:
-                    self._work(data)
+                    self._work(parts)
                 except BaseException as error:  # noqa: BLE001 - handed to the thread that writes
                     self.error = error
 
@@ -62,7 +66,7 @@ class HashedWriter:
         self._blocks = BlockHasher()
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._written = self._asked = 0
-        self._lanes = [_Lane(self._write), _Lane(self._blocks.update_whole), _Lane(self._digest_parts)]
+        self._lanes = [_Lane(self._write), _Lane(self._hash_whole), _Lane(self._hash_parts)]
 
     def put(self, data: bytes) -> None:
         """Append ``data``; it is handed on in buffers of about `FLUSH` bytes."""
@@ -93,10 +97,11 @@ class HashedWriter:
     def _flush(self) -> None:
         if not self._parts:
             return
-        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        # Large pieces go on as they are; thousands of small ones cost more calls than one copy.
+        parts = self._parts if self._held > COPY * len(self._parts) else [b"".join(self._parts)]
         self._parts, self._held = [], 0
         for lane in self._lanes:
-            lane.put(data)
+            lane.put(parts)
         self._raise()
 
     def _end(self) -> None:
@@ -111,16 +116,26 @@ class HashedWriter:
             if lane.error is not None:
                 raise lane.error
 
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
-        self._written += len(data)
+    def _write(self, parts: list[bytes]) -> None:
+        for first in range(0, len(parts), IOV_MAX):
+            some = parts[first : first + IOV_MAX]
+            size = sum(map(len, some))
+            count = os.writev(self._descriptor, some)
+            if count < size:
+                rest = memoryview(b"".join(some))[count:]
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
+            self._written += size
         if self._written - self._asked >= WRITEBACK:
             # DONTNEED on dirty pages starts their write-back without waiting; clean ones before them may go.
             os.posix_fadvise(self._descriptor, self._asked, self._written - self._asked, os.POSIX_FADV_DONTNEED)
             self._asked = self._written
 
-    def _digest_parts(self, data: bytes) -> None:
-        self._blocks.update_blocks(data)
-        self._md5.update(data)
+    def _hash_whole(self, parts: list[bytes]) -> None:
+        for data in parts:
+            self._blocks.update_whole(data)
+
+    def _hash_parts(self, parts: list[bytes]) -> None:
+        for data in parts:
+            self._blocks.update_blocks(data)
+            self._md5.update(data)

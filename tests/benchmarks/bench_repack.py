@@ -36,6 +36,7 @@ class Files:
     """JPEG files of one folder as a source; labels are the file numbers modulo 1000."""
 
     paths: tuple[str, ...]
+    sizes: tuple[int, ...]
     random_access = True
 
     def splits(self) -> Mapping[str, int]:
@@ -48,7 +49,7 @@ class Files:
         return {"image": FieldSpec(type="image", extension="jpeg"), "label": FieldSpec(type="label", extension="cls")}
 
     def estimate(self, split: str) -> Any:
-        return np.array([Path(path).stat().st_size for path in self.paths], np.int64)
+        return np.array(self.sizes, np.int64)
 
     def read(self, split: str, indices: Any) -> Chunk:
         paths = [self.paths[int(i)] for i in indices]
@@ -65,7 +66,7 @@ def ours(files: list[str], work: Path) -> None:
         layout=Layout(kind="idx"),
     )  # fmt: skip
     settings = Settings(home=work)
-    source = Files(tuple(files))
+    source = Files(tuple(files), tuple(Path(path).stat().st_size for path in files))
     planned = plan(source, manifest=manifest, variant="published", settings=settings, stats="none")
     run(planned, source, settings=settings, jobs=1)
 

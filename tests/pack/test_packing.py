@@ -165,16 +165,16 @@ def test_a_damaged_image_is_named(damage: bytes, settings: Settings) -> None:
 
 
 def test_a_full_disk_keeps_finished_shards(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, written = os.write, [0]
+    real, written = os.writev, [0]
 
-    def full(descriptor: int, data: bytes) -> int:
-        written[0] += len(data)
+    def full(descriptor: int, parts: list[bytes]) -> int:
+        written[0] += sum(map(len, parts))
         if written[0] > 120_000:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(descriptor, data)
+        return real(descriptor, parts)
 
     with monkeypatch.context() as patch, pytest.raises(DiskFull) as caught:
-        patch.setattr(os, "write", full)
+        patch.setattr(os, "writev", full)
         pack(SOURCE, settings)
     assert caught.value.exit_code == 5
     building = planned(SOURCE, settings).building
