@@ -87,7 +87,8 @@ class StreamingLoader:
         timeout: float = 600,
         settings: Settings | None = None,
     ) -> None:
-        arguments.refuse_later(device=str(device), workers=workers, where=where, part=tuple(part))
+        arguments.refuse_later(device=str(device), workers=workers, where=where)
+        arguments.refuse_later(part=tuple(part) if isinstance(part, list) else part)
         arguments.refuse_later(max_samples=max_samples, source=source, cache_dir=cache_dir, cache_limit=cache_limit)
         arguments.refuse_later(residency=residency, on_error=on_error)
         arguments.batch_sizes(batch_size, global_batch_size)

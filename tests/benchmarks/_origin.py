@@ -1,0 +1,68 @@
+"""A loopback HTTP origin in a process of its own: as fast as sendfile, or with the latency and pace of a real link.
+
+    python tests/benchmarks/_origin.py FILE [--latency SECONDS] [--rate BYTES_PER_SECOND]
+
+Prints its port and serves FILE at every path, ranges included, until it is killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from pathlib import Path
+
+CHUNK = 1 << 18
+
+
+async def answer(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: Path, latency: float, rate: float
+) -> None:
+    loop = asyncio.get_running_loop()
+    size = path.stat().st_size
+    await asyncio.sleep(latency)  # the connection's own round trip
+    with path.open("rb") as handle:
+        while request := await reader.readuntil(b"\r\n\r\n"):
+            await asyncio.sleep(latency)
+            head = request.decode("latin-1").lower()
+            first, last = 0, size - 1
+            if "range: bytes=" in head:
+                span = head.partition("range: bytes=")[2].partition("\r\n")[0]
+                first, last = int(span.partition("-")[0]), min(int(span.partition("-")[2] or size - 1), size - 1)
+            status = "206 Partial Content" if "range: bytes=" in head else "200 OK"
+            writer.write(
+                f'HTTP/1.1 {status}\r\nContent-Length: {last - first + 1}\r\nETag: "v1"\r\n'
+                f"Content-Range: bytes {first}-{last}/{size}\r\n\r\n".encode()
+            )
+            await writer.drain()
+            began, sent = loop.time(), 0
+            while sent <= last - first:
+                count = min(CHUNK if rate else 1 << 24, last - first + 1 - sent)
+                await loop.sendfile(writer.transport, handle, first + sent, count)
+                sent += count
+                if rate:
+                    await asyncio.sleep(max(0.0, began + sent / rate - loop.time()))
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--latency", type=float, default=0.0)
+    parser.add_argument("--rate", type=float, default=0.0)
+    options = parser.parse_args()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await answer(reader, writer, options.file, options.latency, options.rate)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    async with server:
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
