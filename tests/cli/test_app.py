@@ -119,7 +119,8 @@ def test_version(cli) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_it_cleanly(number: signal.Signals, code: int, tmp_path: Path) -> None:
     script = (
-        "import sys, time, click\nfrom datahub.cli.app import run\n"
+        "import signal, sys, time, click\nfrom datahub.cli.app import run\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs start with it ignored\n"
         "@click.command('wait')\ndef wait():\n    print('ready', flush=True)\n    time.sleep(60)\n"
         "sys.exit(run(click.Group('datahub', commands={'wait': wait}), ['wait']))"
     )

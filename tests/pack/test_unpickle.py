@@ -257,7 +257,13 @@ def test_mutated_pickles(data: st.DataObject) -> None:
         found = load(bytes(spoilt), "file")
     except (LayoutError, UnsafePickle):
         return
-    expected = stdlib(bytes(spoilt))
+    try:
+        expected = stdlib(bytes(spoilt))
+    except (ValueError, EOFError, pickle.UnpicklingError):
+        # A frame whose length lies stops the standard library; here frames are hints that are passed over.
+        assert b"\x95" in spoilt
+        assert isinstance(found, dict)
+        return
     assert list(found) == list(expected)
     assert all(same(found[key], value) for key, value in expected.items())
 
