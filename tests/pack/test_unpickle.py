@@ -237,6 +237,7 @@ SEEDS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # escapes in mutated text, from the standard library
 @settings(max_examples=600, deadline=None)
 @given(st.data())
 def test_mutated_pickles(data: st.DataObject) -> None:
