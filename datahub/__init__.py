@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datahub.core import errors as errors
     from datahub.loader.getting import fetch as fetch
+    from datahub.loader.getting import pack as pack
     from datahub.loader.opening import open_dataset as open
     from datahub.loader.opening import vision as vision
     from datahub.loader.streaming import StreamingLoader as StreamingLoader
@@ -24,12 +25,13 @@ _WHERE = {
     "Order": ("datahub.order.formula", "OrderOptions"),
     "fetch": ("datahub.loader.getting", "fetch"),
     "open": ("datahub.loader.opening", "open_dataset"),
+    "pack": ("datahub.pack", ""),
     "vision": ("datahub.loader.opening", "vision"),
     "transforms": ("datahub.tensor.transforms", ""),
     "errors": ("datahub.core.errors", ""),
 }
 
-__all__ = ["Order", "StreamingLoader", "Topology", "errors", "fetch", "open", "transforms", "vision"]
+__all__ = ["Order", "StreamingLoader", "Topology", "errors", "fetch", "open", "pack", "transforms", "vision"]
 
 
 def __getattr__(name: str) -> Any:
