@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datahub.core.errors import DamagedSample, NotReadable, RecordInvalid, UnknownSplit
+from datahub.core.errors import DamagedImage, DamagedSample, NotReadable, RecordInvalid, UnknownSplit
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings
 from datahub.store.find import find
@@ -55,13 +55,23 @@ class Sample(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if name == "image":
-            decode = self._split.dataset.decode
-            return decode(self.encoded) if decode else self.encoded
+            return self._decoded()
         if name in ("index", "key"):
             return getattr(self, name)
         if name not in self._names():
             raise KeyError(name)
         return int(self._split.locate[self.index]["label"]) if name == "label" else self._row[name]
+
+    def _decoded(self) -> Any:
+        decode = self._split.dataset.decode
+        if decode is None:
+            return self.encoded
+        try:
+            return decode(self.encoded)
+        except DamagedImage as damage:
+            row = self._split.locate[self.index]
+            shard = self._split.shards[int(row["shard"])].name
+            raise DamagedSample(shard, self.key, int(row["offset"]), damage.cause) from damage
 
     def _names(self) -> list[str]:
         return [*self._split.dataset.fields, "index", "key", "source"]

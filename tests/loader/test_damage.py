@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from datahub.core.errors import DamagedSample, StoreDamaged, UsageError, WorkerDied
+from datahub.core.settings import Settings
+from datahub.loader.opening import open_dataset
 from tests.loader.conftest import no_threads, seen, threads
+from tests.store.builder import tiny_variant
 
 
 def drain(loop) -> list:
@@ -168,3 +172,16 @@ def test_large_batches_are_made_in_pieces(make, monkeypatch):
     for a, b in zip(whole, make(shuffle=True, num_workers=3, transform=note), strict=True):
         assert torch.equal(a["image"], b["image"]) and torch.equal(a["index"], b["index"])
     assert len(names) > 1
+
+
+def test_an_opened_sample_names_its_damage(tmp_path: Path) -> None:
+    tiny_variant(tmp_path)
+    split = open_dataset("tiny", Settings(home=tmp_path))["train"]
+    row = split.locate[3]
+    with split.shards[int(row["shard"])].open("r+b") as handle:
+        handle.seek(int(row["offset"]))
+        handle.write(bytes(int(row["size"])))
+    with pytest.raises(DamagedSample) as caught:
+        split[3]["image"]
+    assert caught.value.key == split[3].key
+    assert caught.value.shard == split.shards[int(row["shard"])].name
