@@ -26,6 +26,13 @@ from datahub.core.sizes import format_bytes
     default="sample",
     help="Mean and std from 10,000 images, all or none.",
 )
+@click.option(
+    "--damaged",
+    type=click.Choice(["keep", "quarantine", "refuse"]),
+    default="keep",
+    help="Images that do not decode: pack them as they are, leave them out, or stop. [keep]",
+)
+@click.option("--executor", metavar="WHERE", help="Where packing runs: local, dask://HOST or ray://HOST.")
 @click.option("-j", "--jobs", type=click.IntRange(1), help="Processes to pack with, connections to download with.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("-y", "yes", is_flag=True, help="Do not ask.")
@@ -44,6 +51,8 @@ def command(
         delete_downloads=how["delete_downloads"],
         jobs=how["jobs"],
         stats=how["stats"],
+        damaged=how["damaged"],
+        executor=how["executor"],
     )
     wanted = [Ref.parse(text) for text in refs]
     if not dry_run and not yes:

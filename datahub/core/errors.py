@@ -17,11 +17,11 @@ again can help (``retryable``), and which exit code the command line gives it.
     ├── OriginError                 4
     │   ├── HttpError, ConnectionLost, OriginChanged
     │   ├── MissingAtOrigin, AllMirrorsFailed
-    │   └── LockTimeout
+    │   └── LockTimeout, ExecutorUnreachable
     ├── DiskError                   5
     │   └── DiskFull, NotWritable, NotReadable
     ├── ActionNeeded                6
-    │   └── ManualFiles, ConsentNeeded, AlreadyPacked
+    │   └── ManualFiles, ConsentNeeded, AlreadyPacked, MissingTool, MissingExtra
     ├── NotInStore, Offline         7
     └── WorkerDied                  1
 """
@@ -277,6 +277,12 @@ class AllMirrorsFailed(OriginError):
             self.exit_code = VerificationError.exit_code
 
 
+class ExecutorUnreachable(OriginError):
+    def __init__(self, address: str, cause: str) -> None:
+        super().__init__(f"{address} does not answer: {cause}", "check the address and that the scheduler is running")
+        self.address, self.cause = address, cause
+
+
 class LockTimeout(OriginError):
     def __init__(self, path: str, owner: str, waited: float) -> None:
         super().__init__(
@@ -343,6 +349,22 @@ class AlreadyPacked(ActionNeeded):
             f"{ref} is already packed at {path}, from other input", "use --replace to put the new one in its place"
         )
         self.ref, self.path = ref, path
+
+
+class MissingTool(ActionNeeded):
+    """A program that datahub runs is not installed; ``package`` is the Debian package it comes in."""
+
+    def __init__(self, tool: str, package: str) -> None:
+        super().__init__(f"{tool} is not on the PATH", f"install the Debian package {package}")
+        self.tool, self.package = tool, package
+
+
+class MissingExtra(ActionNeeded):
+    """A package that datahub only needs for one feature is not installed; ``extra`` is the extra that brings it."""
+
+    def __init__(self, extra: str, feature: str) -> None:
+        super().__init__(f"{feature} needs a package that is not installed", f"run `pip install 'datahub[{extra}]'`")
+        self.extra, self.feature = extra, feature
 
 
 # -- 7: not here ----------------------------------------------------------------------------------------------------

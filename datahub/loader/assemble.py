@@ -14,7 +14,6 @@ from datahub.loader.columns import Columns
 from datahub.loader.counters import Counters
 from datahub.loader.schedule import Step
 from datahub.store.dataset import Split
-from datahub.store.paths import key_of
 from datahub.stream.source import ShardSource
 from datahub.stream.spans import Spans
 from datahub.tensor.decode import decode_each, decode_rows
@@ -130,7 +129,7 @@ class Assembler:
             row = rows.start + (damage.position or 0)
             index, place = int(work.step.index[row]), work.rows[row]
             shard = self._split.shards[int(place["shard"])].name
-            key = key_of(self._split.name, index)
+            key = self._split.key(index)
             raise DamagedSample(shard, key, int(place["offset"]), damage.cause) from damage
 
     def _call_each(self, work: Work, rows: slice) -> None:
@@ -141,7 +140,7 @@ class Assembler:
             try:
                 work.each[row] = call(image)
             except Exception as error:
-                error.add_note(f"in transform= for sample {key_of(self._split.name, int(work.step.index[row]))}")
+                error.add_note(f"in transform= for sample {self._split.key(int(work.step.index[row]))}")
                 raise
 
 

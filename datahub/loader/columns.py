@@ -1,7 +1,9 @@
-"""The fields of a batch beside its image: label, index, valid, n_global, and on request key, source and int scalars."""
+"""The fields of a batch beside its image: label, index, valid, n_global; on request key, source, others."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,6 @@ from numpy.typing import NDArray
 from datahub.core.errors import BadArgument, NotYetSupported
 from datahub.loader.schedule import Step
 from datahub.store.dataset import Split
-from datahub.store.paths import key_of
 
 MADE = ("index", "valid", "n_global", "key", "source")
 """Fields that every dataset has, beside its own."""
@@ -27,8 +28,8 @@ class Columns:
             _check(wanted, own)
         usual = ("image", *(["label"] if "label" in own else []), "index", "valid", "n_global")
         self.names = usual if wanted is None else wanted
-        self._scalars = [name for name in self.names if name in own and own[name].type == "int"]
-        self._from_index = [*self._scalars, *(["source"] if "source" in self.names else [])]
+        self._kinds = {name: own[name].type for name in self.names if name in own and own[name].type in READ}
+        self._from_index = [*self._kinds, *(["source"] if "source" in self.names else [])]
         self._table: Any = None
 
     def of(self, step: Step, rows: NDArray[Any], images: Any) -> dict[str, Any]:
@@ -42,10 +43,10 @@ class Columns:
         if "label" in self.names:
             values["label"] = torch.from_numpy(rows["label"].astype(np.int64))
         if "key" in self.names:
-            values["key"] = [key_of(self._split.name, index) for index in step.index.tolist()]
+            values["key"] = [self._split.key(index) for index in step.index.tolist()]
         if self._from_index:
             found = self._index().take(step.index)
-            values |= {name: torch.from_numpy(found[name].to_numpy().astype(np.int64)) for name in self._scalars}
+            values |= {name: READ[kind](found[name]) for name, kind in self._kinds.items()}
             if "source" in self.names:
                 values["source"] = found["source"].to_pylist()
         return {name: values[name] for name in self.names}
@@ -67,12 +68,25 @@ class Columns:
         return self._table
 
 
+def _json(column: Any) -> list[Any]:
+    return [None if each is None else json.loads(each) for each in column.to_pylist()]
+
+
+READ: dict[str, Callable[[Any], Any]] = {
+    "int": lambda column: torch.from_numpy(column.to_numpy().astype(np.int64)),
+    "float": lambda column: torch.from_numpy(column.to_numpy().astype(np.float64)),
+    "text": lambda column: column.to_pylist(),
+    "json": _json,
+}
+"""What a batch shows of a field, by its type: an int64 or float64 tensor, a list of strings, a list of values."""
+
+
 def _check(wanted: tuple[str, ...], own: dict[str, Any]) -> None:
     for name in wanted:
         if name not in own and name not in MADE:
             known = ", ".join([*own, *MADE])
             raise BadArgument("fields", name, "is not a field of this dataset", f"it has {known}")
-        if name in own and own[name].type not in ("image", "label", "int"):
+        if name in own and own[name].type not in ("image", "label", *READ):
             raise NotYetSupported("fields", name, f"fields of type {own[name].type} are not streamed yet")
     if not wanted or set(wanted) == {"n_global"}:
         raise BadArgument("fields", wanted, "names no field of a sample", 'give for example ("image", "label")')

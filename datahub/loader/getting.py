@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datahub.core.events import Listener, ignore
@@ -12,6 +14,7 @@ from datahub.core.settings import Settings, resolve
 from datahub.loader.opening import open_dataset
 
 if TYPE_CHECKING:
+    from datahub.pack.splitting import Shares
     from datahub.store.dataset import Dataset
 
 
@@ -41,23 +44,43 @@ def pack(
     source: str,
     ref: str | Ref,
     *,
-    splits: Mapping[str, int] | None = None,
+    splits: Mapping[str, float] | str | None = None,
+    images: str | PathLike[str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    damaged: str = "keep",
     replace: bool = False,
     jobs: int | None = None,
     listener: Listener = ignore,
     settings: Settings | None = None,
 ) -> Dataset:
-    """Pack ``source`` (``shapes:5000``, or a dataset's REF) as ``ref`` and open it."""
+    """Pack ``source`` (``imagefolder:DIR``, ``csv:FILE``, ``shapes:5000``, a REF, ...) as ``ref`` and open it.
+
+    ``splits``: ``"train=90%,val=10%"``, or shares of 1 or numbers of samples by name. ``images`` and ``columns``: where
+    annotation rows' images are, and which columns say ``image``, ``label`` and ``split``. ``damaged``: ``keep``,
+    ``quarantine`` or ``refuse`` images that do not decode.
+    """
     from datahub.pack.fetch import Options, download, pack_files
-    from datahub.pack.sources import target_of
+    from datahub.pack.sources import Reading, target_of
 
     settings = _settings(settings, None)
-    wanted = target_of(
-        source, Ref.parse(ref) if isinstance(ref, str) else ref, settings, dict(splits) if splits else None
+    reading = Reading(
+        split=_shares(splits) if splits else None,
+        images=Path(images) if images is not None else None,
+        columns=dict(columns or {}),
     )
-    options = Options(replace=replace, jobs=jobs)
+    wanted = target_of(source, Ref.parse(ref) if isinstance(ref, str) else ref, settings, reading, listener)
+    options = Options(replace=replace, jobs=jobs, damaged=damaged)
     pack_files(wanted, download(wanted, settings, options, listener), settings, options, listener)
     return open_dataset(wanted.ref, settings)
+
+
+def _shares(splits: Mapping[str, float] | str) -> Shares:
+    from datahub.pack.splitting import Shares
+
+    if isinstance(splits, str):
+        return Shares.parse(splits)
+    percent = all(isinstance(share, float) for share in splits.values())
+    return Shares.parse(",".join(f"{k}={100 * v:.10g}%" if percent else f"{k}={v}" for k, v in splits.items()))
 
 
 def _settings(settings: Settings | None, from_: str | None) -> Settings:

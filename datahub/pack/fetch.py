@@ -5,6 +5,7 @@ Nothing here imports numpy until something must be packed: a second fetch of a p
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,19 +24,33 @@ if TYPE_CHECKING:
     from datahub.pack.source import Source
 
 
+RECIPES = ("tiled", "max256", "max512", "raw")
+"""Variants that every dataset has beside its own: what `datahub.pack.recipes.named` makes, of any side."""
+RECIPE = re.compile(r"published|tiled|raw|max[1-9]\d{1,3}")
+
+
+def is_recipe(name: str) -> bool:
+    return RECIPE.fullmatch(name) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A manifest and the variant of it that is wanted."""
 
     manifest: Manifest
     variant: str
+    base: str
+    """The manifest's variant that says which files and samples; ``variant`` itself, or what it is a recipe of."""
+    recipe: str = "published"
+    source: Source | None = None
+    """Samples that are here already (a folder, an annotation file, another variant): nothing is to be downloaded."""
 
     @property
     def ref(self) -> Ref:
         return Ref(self.manifest.name, self.manifest.version, self.variant)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How to fetch; the defaults are what ``datahub fetch REF`` does."""
 
@@ -45,6 +60,14 @@ class Options:
     jobs: int | None = None
     stats: str = "sample"
     """Mean and std from at most 10,000 images (``sample``), all (``full``) or none."""
+    damaged: str = "keep"
+    """What becomes of images that do not decode: ``keep``, ``quarantine`` or ``refuse``."""
+    executor: str | None = None
+    """Where packing runs: None or ``local``, ``dask://HOST``, ``ray://HOST``."""
+    task: str | None = None
+    """``3/64``: pack only this part; the last one commits."""
+    to: str | None = None
+    """A URL to write shards straight to, in place of the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +79,24 @@ class Fetched:
 
 
 def target(ref: Ref, settings: Settings) -> Target:
-    """The manifest that ``ref`` names; raises `UnknownDataset`, `UnknownVersion` or `UnknownVariant`."""
-    manifest = catalog(settings).find(ref)
-    variant = ref.variant or manifest.default_variant
-    if variant not in manifest.variants:
-        raise UnknownVariant(manifest.name, variant, sorted(manifest.variants))
-    return Target(manifest, variant)
+    """The manifest that ``ref`` names; raises `UnknownDataset`, `UnknownVersion` or `UnknownVariant`.
+
+    A variant is one of the manifest's, a recipe of the default one (``tiled``), or ``VARIANT-RECIPE``.
+    """
+    return of_manifest(catalog(settings).find(ref), ref.variant)
+
+
+def of_manifest(manifest: Manifest, wanted: str | None) -> Target:
+    """Raises `UnknownVariant`."""
+    variant = wanted or manifest.default_variant
+    if variant in manifest.variants:
+        return Target(manifest, variant, variant)
+    if is_recipe(variant):
+        return Target(manifest, variant, manifest.default_variant, variant)
+    base, dash, recipe = variant.rpartition("-")
+    if dash and base in manifest.variants and is_recipe(recipe):
+        return Target(manifest, variant, base, recipe)
+    raise UnknownVariant(manifest.name, variant, [*sorted(manifest.variants), *RECIPES])
 
 
 def present(wanted: Target, settings: Settings, listener: Listener = ignore) -> Located | None:
@@ -93,50 +128,83 @@ def acquire_plan(wanted: Target, settings: Settings, *, accept_licence: bool = F
     return plan(manifest, settings)
 
 
-def source_of(wanted: Target, files: tuple[Verified, ...]) -> Source:
+def source_of(wanted: Target, files: tuple[Verified, ...], settings: Settings, listener: Listener = ignore) -> Source:
     """The samples inside verified files (or of a generator, which has none)."""
     from datahub.pack.layouts import open_source
 
+    if wanted.source is not None:
+        return wanted.source
     manifest = wanted.manifest
     return open_source(
-        manifest.layout_of(wanted.variant),
+        manifest.layout_of(wanted.base),
         {each.file.role: each for each in files},
-        splits=manifest.splits_of(wanted.variant),
-        classes=manifest.classes_of(wanted.variant),
+        splits=manifest.splits_of(wanted.base),
+        classes=manifest.classes_of(wanted.base),
+        scratch=scratch(settings),
+        listener=listener,
     )
 
 
-def pack_plan(
-    wanted: Target, files: tuple[Verified, ...], settings: Settings, options: Options
-) -> tuple[Source, PackPlan]:
-    from datahub.pack.plan import plan
+def scratch(settings: Settings) -> Path:
+    """Where lists of raw files are kept; what is there can be made again."""
+    return settings.home / "derived"
 
-    source = source_of(wanted, files)
+
+def stored_base(wanted: Target, settings: Settings) -> Target:
+    """``wanted`` with the packed variant it is a recipe of as its source, where that one stands in a store."""
+    from datahub.pack.stored import Stored
+
+    if wanted.variant == wanted.base or wanted.source is not None:
+        return wanted
+    base = Target(wanted.manifest, wanted.base, wanted.base)
+    located = present(base, settings)
+    if located is None or located.record.manifest.digest != wanted.manifest.digest:
+        return wanted
+    return replace(wanted, source=Stored(located.path))
+
+
+def pack_plan(
+    wanted: Target,
+    files: tuple[Verified, ...],
+    settings: Settings,
+    options: Options,
+    listener: Listener = ignore,
+) -> tuple[Source, PackPlan]:
+    from datahub.pack.plan import Choices, plan
+    from datahub.pack.recipes.named import recipe
+
+    made = recipe(wanted.recipe)
+    source = source_of(wanted, files, settings, listener)
     return source, plan(
         source,
         manifest=wanted.manifest,
         variant=wanted.variant,
+        base=wanted.base,
         settings=settings,
-        jobs=options.jobs,
-        stats=options.stats,
+        choices=Choices(stats=options.stats, damaged=options.damaged, recipe=made),
         inputs=[each.sha256 for each in files],
+        to=options.to,
     )
 
 
 def pack_files(
     wanted: Target, files: tuple[Verified, ...], settings: Settings, options: Options, listener: Listener = ignore
-) -> Path:
-    """Pack verified files; returns the committed folder."""
-    from datahub.pack.run import run
+) -> str | None:
+    """Pack verified files; the committed folder (or URL), None where other parts (``options.task``) are missing yet."""
+    from datahub.pack.run import How, Part, run
 
-    source, plan = pack_plan(wanted, files, settings, options)
-    return run(plan, source, settings=settings, jobs=options.jobs, listener=listener, replace=options.replace)
+    part = Part.parse(options.task) if options.task else None
+    how = How(jobs=options.jobs, executor=options.executor, part=part, replace=options.replace)
+    source, plan = pack_plan(wanted, files, settings, options, listener)
+    return run(plan, source, settings=settings, how=how, listener=listener)
 
 
 def download(wanted: Target, settings: Settings, options: Options, listener: Listener = ignore) -> tuple[Verified, ...]:
     """Download and verify what is missing; nothing is read again that a receipt vouches for."""
     from datahub.acquire import run
 
+    if wanted.source is not None:
+        return ()
     plan = acquire_plan(wanted, settings, accept_licence=options.accept_licence)
     return run(plan, settings, listener=listener, jobs=options.jobs)
 
@@ -148,13 +216,15 @@ def fetch(ref: Ref, settings: Settings, options: Options | None = None, listener
     if not options.replace and (located := present(wanted, settings, listener)):
         return Fetched(wanted.ref, located.path, fresh=False)
     damaged = _stands_damaged(wanted, settings)
+    wanted = stored_base(wanted, settings)
     files = download(wanted, settings, options, listener)
     if damaged and not options.replace:
         options = replace(options, replace=True)
     path = pack_files(wanted, files, settings, options, listener)
+    assert path is not None  # fetch packs every part
     if options.delete_downloads:
         delete_downloads(files, settings)
-    return Fetched(wanted.ref, path, fresh=True)
+    return Fetched(wanted.ref, Path(path), fresh=True)
 
 
 def _stands_damaged(wanted: Target, settings: Settings) -> bool:

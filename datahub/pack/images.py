@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,28 @@ from PIL import Image
 PIXEL_CAP = 1 << 28
 """Pixels above which an image is refused before memory is taken for it."""
 
-EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp", "gif": "gif", "tiff": "tif", "bmp": "bmp"}
+EXTENSIONS = {
+    "jpeg": "jpg",
+    "png": "png",
+    "webp": "webp",
+    "gif": "gif",
+    "tiff": "tif",
+    "bmp": "bmp",
+    "ppm": "ppm",
+}
+"""Format -> the extension of its members."""
+BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    OverflowError,
+    TypeError,
+    Image.DecompressionBombError,
+)
+"""What Pillow's decoders raise over damaged bytes."""
+PNM = re.compile(rb"P[56]\s+(\d{1,9})\s+(\d{1,9})\s+255\s")
 
 
 class Looks(NamedTuple):
@@ -24,6 +46,8 @@ class Looks(NamedTuple):
 def look(data: bytes) -> Looks:
     """Format, width and height by the header alone; raises ``ValueError`` with the reason."""
     found = _jpeg(data) if data[:2] == b"\xff\xd8" else _png(data) if data[:8] == b"\x89PNG\r\n\x1a\n" else None
+    if found is None and (pnm := PNM.match(data[:64])):
+        found = Looks("ppm", int(pnm[1]), int(pnm[2]))
     if found is None:
         found = _by_pillow(data)
     if found.width * found.height > PIXEL_CAP or not found.width * found.height:
@@ -56,7 +80,7 @@ def _by_pillow(data: bytes) -> Looks:
     try:
         with Image.open(io.BytesIO(data), formats=[*(name.upper() for name in EXTENSIONS)]) as image:
             return Looks(str(image.format).lower(), *image.size)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except BROKEN as error:
         raise ValueError("no image that can be read") from error
 
 
@@ -65,5 +89,30 @@ def pixels(data: bytes) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except BROKEN as error:
         raise ValueError(f"cannot be decoded: {error}") from error
+
+
+def plain(data: bytes) -> tuple[NDArray[np.uint8] | None, str]:
+    """uint8 pixels, (H, W) of grey images and (H, W, 3) of others; or None and why 8 bits of RGB do not hold it.
+
+    Raises ``ValueError``.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if why := unfit(image):
+                return None, why
+            return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB")), ""
+    except BROKEN as error:
+        raise ValueError(f"cannot be decoded: {error}") from error
+
+
+def unfit(image: Image.Image) -> str:
+    """Why an image cannot be 8-bit grey or RGB without loss of meaning, "" where it can."""
+    if getattr(image, "is_animated", False):
+        return "animated"
+    if image.mode.startswith(("I", "F")):
+        return "16-bit"
+    if "A" in image.getbands() or "transparency" in image.info:
+        return "alpha"
+    return "CMYK" if image.mode in ("CMYK", "YCCK") else ""

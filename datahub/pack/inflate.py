@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,12 +31,31 @@ class Reader(Protocol):
         ...
 
 
+class Window:
+    """The bytes ``start .. end`` of an open file, passed over without being read."""
+
+    def __init__(self, descriptor: int, start: int, end: int) -> None:
+        self._descriptor, self._at, self._end = descriptor, start, end
+
+    def read(self, size: int, /) -> bytes:
+        data = os.pread(self._descriptor, min(size, self._end - self._at), self._at)
+        self._at += len(data)
+        return data
+
+    def skip(self, size: int) -> int:
+        """Pass over at most ``size`` bytes; how many there were."""
+        before, self._at = self._at, min(self._at + size, self._end)
+        return self._at - before
+
+
 class Stream:
     """The decompressed bytes of ``raw``. ``path`` and ``place`` name them in errors."""
 
     def __init__(self, raw: Reader, path: str, place: str = "") -> None:
         self.path, self.place = path, place
         self.kind = ""
+        self.at = 0
+        """Decompressed bytes passed."""
         head = self._guarded(raw, 6)
         self.kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
         whole = _Rewound(head, raw)
@@ -43,7 +63,9 @@ class Stream:
 
     def read(self, size: int, /) -> bytes:
         """At most ``size`` bytes, ``b""`` at the end. Raises `LayoutError` or `NotReadable`."""
-        return self._guarded(self._source, size)
+        data = self._guarded(self._source, size)
+        self.at += len(data)
+        return data
 
     def upto(self, size: int) -> bytearray:
         """At most ``size`` bytes; memory grows with what comes, not with what was asked for."""
@@ -54,7 +76,14 @@ class Stream:
 
     def skip(self, size: int) -> int:
         """Pass over at most ``size`` bytes; how many there were."""
-        left = size
+        if isinstance(self._source, _Rewound):
+            passed = self._source.skip(size)
+            self.at += passed
+            if passed == size:
+                return size
+        else:
+            passed = 0
+        left = size - passed
         while left and (piece := self.read(min(STEP, left))):
             left -= len(piece)
         return size - left
@@ -88,6 +117,13 @@ class _Rewound:
             return self._rest.read(size)
         piece, self._head = self._head[:size], self._head[size:]
         return piece + self._rest.read(size - len(piece)) if len(piece) < size else piece
+
+    def skip(self, size: int) -> int:
+        """Pass over what can be passed over without reading it; how many bytes."""
+        piece, self._head = self._head[:size], self._head[size:]
+        if not isinstance(self._rest, Window):
+            return len(piece)
+        return len(piece) + self._rest.skip(size - len(piece))
 
 
 class _Machine(Protocol):

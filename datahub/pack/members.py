@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from datahub.core.errors import LayoutError, UnsafeArchive
 from datahub.core.sizes import format_bytes
-from datahub.pack.inflate import STEP, Reader
+from datahub.pack.inflate import STEP, Reader, Stream
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 DRIVE = re.compile(r"[A-Za-z]:")
@@ -37,11 +37,18 @@ DEFAULT = Limits()
 class Member:
     """One regular file of an archive, readable once and only until the next member is asked for."""
 
-    __slots__ = ("_left", "_path", "_source", "name", "size")
+    __slots__ = ("_left", "_path", "_source", "name", "offset", "size")
 
     def __init__(self, name: str, size: int, source: Reader, path: str) -> None:
         self.name, self.size = name, size
+        self.offset = source.at if isinstance(source, Stream) else 0
+        """Of a tar's member: where its data begin in the (decompressed) archive."""
         self._source, self._path, self._left = source, path, size
+
+    @property
+    def source(self) -> Reader:
+        """What the data are read from."""
+        return self._source
 
     def read(self, size: int = -1, /) -> bytes:
         """At most ``size`` bytes (all that are left by default), ``b""`` at the end.
@@ -58,6 +65,10 @@ class Member:
 
     def drain(self) -> None:
         """Pass over what is left."""
+        if isinstance(self._source, Stream):
+            self._left -= self._source.skip(self._left)
+            if self._left:
+                raise self._truncated()
         while self._left:
             self._piece(min(STEP, self._left))
 
@@ -67,9 +78,12 @@ class Member:
         piece = self._source.read(size)
         self._left -= len(piece)
         if len(piece) < size:
-            had = self.size - self._left
-            raise LayoutError(self._path, self.name, f"truncated: {had} bytes instead of {self.size}")
+            raise self._truncated()
         return piece
+
+    def _truncated(self) -> LayoutError:
+        had = self.size - self._left
+        return LayoutError(self._path, self.name, f"truncated: {had} bytes instead of {self.size}")
 
 
 class Gate:

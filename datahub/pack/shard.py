@@ -1,26 +1,28 @@
 """Packing one shard: the unit of work, of parallelism and of resumption.
 
 A task leaves ``<shard>.tar`` and ``<shard>.tar.idx`` in ``out/`` and, last, ``<shard>.rows`` and ``<shard>.done`` in
-``work/``. A valid ``.done`` means the shard is finished and on the disk.
+``work/``. A valid ``.done`` means the shard is finished and durable.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from datahub.core import atomic
 from datahub.core.errors import LayoutError
 from datahub.order.permutation import Permutation
-from datahub.pack import images, png, tar
+from datahub.pack import images, tar
+from datahub.pack.ground import Ground, put
+from datahub.pack.recipes import Made, Recipe
 from datahub.pack.source import Chunk, Source
 from datahub.pack.stats import Sums, chosen
 from datahub.pack.writer import HashedWriter
@@ -29,6 +31,8 @@ from datahub.store.paths import key_of, offsets_name, shard_name
 
 CHUNK_SAMPLES = 512
 CHUNK_BYTES = 8 << 20
+UNREADABLE = images.Looks("", 0, 0)
+"""What the index says of an image whose header cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ class Task:
     """Samples ``first .. last`` of a split, in packed order, into shard ``number``."""
 
     plan: str
-    folder: Path
+    ground: Ground
     dataset: str
     split: str
     number: int
@@ -47,22 +51,26 @@ class Task:
     permuted: bool
     extension: str
     """Of the image members."""
-    scalars: tuple[str, ...]
+    scalars: dict[str, str]
+    """Further fields, each with its type as the record calls it."""
     classes: int
     stats: str
     """``sample``, ``full`` or ``none``."""
+    recipe: Recipe
+    damaged: str
+    """``keep``, ``quarantine`` or ``refuse``."""
 
     @property
     def name(self) -> str:
         return shard_name(self.dataset, self.split, self.number)
 
-    @property
-    def out(self) -> Path:
-        return self.folder / "out"
 
-    @property
-    def work(self) -> Path:
-        return self.folder / "work"
+class Damaged(msgspec.Struct, frozen=True):
+    """``number`` is that of the key the sample has, or would have."""
+
+    number: int
+    source: str
+    reason: str
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +78,10 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 
     plan: str
     name: str
+    first: int
+    last: int
     samples: int
+    """Fewer than ``last - first`` where samples were left out; 0: the shard is not part of the variant."""
     bytes: int
     sha256: str
     md5: str
@@ -82,20 +93,23 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     stats: dict[str, Any]
     shape: list[int] | None
     """(H, W, C) where every image of the shard has it."""
+    kept: dict[str, int]
+    damaged: list[Damaged]
+    gaps: list[int]
 
 
 def finished(task: Task) -> Done | None:
     """The `Done` of a task that needs no more work, else None."""
+    data = task.ground.get(f"work/{task.name}.done")
     try:
-        done = msgspec.json.decode((task.work / f"{task.name}.done").read_bytes(), type=Done)
-        if done.plan != task.plan or done.samples != task.last - task.first:
-            return None
-        tar_bytes = (task.out / done.name).stat().st_size
-        idx_bytes = (task.out / offsets_name(done.name)).stat().st_size
-    except (OSError, msgspec.DecodeError):
+        done = msgspec.json.decode(data or b"", type=Done)
+    except msgspec.DecodeError:
         return None
-    rows = (task.work / f"{task.name}.rows").is_file()
-    return done if rows and (tar_bytes, idx_bytes) == (done.bytes, done.offsets[0]) else None
+    if (done.plan, done.first, done.last) != (task.plan, task.first, task.last):
+        return None
+    sizes = task.ground.size(f"out/{done.name}"), task.ground.size(f"out/{offsets_name(done.name)}")
+    rows = task.ground.size(f"work/{task.name}.rows") is not None
+    return done if rows and sizes == (done.bytes, done.offsets[0]) else None
 
 
 def pack(task: Task, source: Source) -> Done:
@@ -103,22 +117,36 @@ def pack(task: Task, source: Source) -> Done:
     return finished(task) or _Packing(task, source).run()
 
 
+class _Image(NamedTuple):
+    """One sample on its way into the shard."""
+
+    row: int
+    """Its place in packed order, which numbers its key."""
+    at: int
+    """Its place in the chunk."""
+    data: bytes
+    look: images.Looks
+
+
 class _Packing:
     def __init__(self, task: Task, source: Source) -> None:
         self.task, self.source = task, source
         self.columns: dict[str, list[Any]] = {
-            name: [] for name in index.columns(task.scalars, "label" in source.fields())
+            name: [] for name in index.columns(list(task.scalars), "label" in source.fields())
         }
         self.heads: list[int] = []
         self.sums = Sums()
         self.shapes: set[tuple[int, ...]] = set()
         self.labelled = "label" in source.fields()
+        self.kept: Counter[str] = Counter()
+        self.damaged: list[Damaged] = []
+        self.gaps: list[int] = []
         within = chosen(task.samples, task.split, task.stats)
         self.sampled = within[np.searchsorted(within, task.first) : np.searchsorted(within, task.last)]
 
     def run(self) -> Done:
         task = self.task
-        writer = HashedWriter(task.out / task.name)
+        writer = HashedWriter(task.ground.sink(f"out/{task.name}"))
         try:
             for rows, chunk in self._chunks():
                 self._add(writer, rows, chunk)
@@ -129,14 +157,16 @@ class _Packing:
             raise
         digests, md5 = writer.finish()
         offsets = np.array([*self.heads, end], "<u8").tobytes()
-        atomic.write_bytes(task.out / offsets_name(task.name), offsets)
+        put(task.ground, f"out/{offsets_name(task.name)}", offsets)
         of_offsets = blocks.of_bytes(offsets)
-        index.write(task.work / f"{task.name}.rows", self.columns)
+        put(task.ground, f"work/{task.name}.rows", index.encode(self.columns, task.scalars))
         labels = np.asarray(self.columns["label"], np.int64) if self.labelled else np.zeros(0, np.int64)
         done = Done(
             plan=task.plan,
             name=task.name,
-            samples=task.last - task.first,
+            first=task.first,
+            last=task.last,
+            samples=len(self.heads),
             bytes=digests.bytes,
             sha256=digests.sha256,
             md5=md5,
@@ -145,75 +175,127 @@ class _Packing:
             histogram=np.bincount(labels, minlength=task.classes).tolist() if self.labelled else [],
             stats=self.sums.to_dict(),
             shape=list(next(iter(self.shapes))) if len(self.shapes) == 1 else None,
+            kept=dict(sorted(self.kept.items())),
+            damaged=self.damaged,
+            gaps=self.gaps,
         )
-        atomic.write_bytes(task.work / f"{task.name}.done", msgspec.json.encode(done))
+        put(task.ground, f"work/{task.name}.done", msgspec.json.encode(done))
         return done
 
     def _chunks(self) -> Iterator[tuple[NDArray[np.int64], Chunk]]:
-        """(packed rows, their samples), in packed order, a few megabytes at a time."""
+        """(packed rows, their samples), in packed order, a few megabytes at a time, the next one read meanwhile."""
         task = self.task
-        estimate = self.source.estimate(task.split)
-        mean = max(1, int(np.mean(estimate)))
+        mean = max(1, int(np.mean(self.source.estimate(task.split))))
         step = max(1, min(CHUNK_SAMPLES, CHUNK_BYTES // mean))
         order = Permutation(task.samples, "pack", task.split) if task.permuted else None
-        for first in range(task.first, task.last, step):
+
+        def read(first: int) -> tuple[NDArray[np.int64], Chunk]:
             rows = np.arange(first, min(first + step, task.last), dtype=np.int64)
-            yield rows, self.source.read(task.split, order(rows) if order else rows)
+            return rows, self.source.read(task.split, order(rows) if order else rows)
+
+        firsts = range(task.first, task.last, step)
+        with ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
+            coming = reader.submit(read, firsts[0])
+            for after in [*firsts[1:], None]:
+                found = coming.result()
+                if after is not None:
+                    coming = reader.submit(read, after)
+                yield found
 
     def _add(self, writer: HashedWriter, rows: NDArray[np.int64], chunk: Chunk) -> None:
         at = np.searchsorted(self.sampled, rows)
-        picked = (
-            np.flatnonzero((at < len(self.sampled)) & (self.sampled[np.minimum(at, len(self.sampled) - 1)] == rows))
-            if len(self.sampled)
-            else at[:0]
-        )
+        sampled = np.zeros(len(rows), bool)
+        if len(self.sampled):
+            sampled = self.sampled[np.minimum(at, len(self.sampled) - 1)] == rows
         if isinstance(chunk.images, np.ndarray):
-            pixels = chunk.images
-            files = png.encode(pixels)
-            height, width = pixels.shape[1:3]
-            channels = pixels.shape[3] if pixels.ndim == 4 else 1
-            self.shapes.add((height, width, channels))
-            looks = [images.Looks("png", width, height)] * len(files)
-            if len(picked):
-                self.sums.add(pixels[picked])
+            found = self._pixels(rows, chunk.images, sampled)
         else:
-            files = chunk.images
-            looks = [self._look(data, name) for data, name in zip(files, chunk.sources, strict=True)]
-            self.shapes.update((each.height, each.width, 3) for each in looks)  # decoded as RGB
-            self._sum_encoded(picked, chunk)
+            found = self._files(rows, chunk, chunk.images, sampled)
         labels = chunk.labels.tolist() if chunk.labels is not None else None
-        scalars = {name: chunk.scalars[name].tolist() for name in self.task.scalars}
-        for i, (row, data) in enumerate(zip(rows.tolist(), files, strict=True)):
-            self._member(
-                writer, row, data, None if labels is None else labels[i], {k: v[i] for k, v in scalars.items()}
-            )
+        scalars = {name: _list(chunk.scalars[name]) for name in self.task.scalars}
         columns = self.columns
-        columns["source"] += chunk.sources
-        columns["shard"] += [self.task.number] * len(rows)
-        columns["width"] += [each.width for each in looks]
-        columns["height"] += [each.height for each in looks]
-        columns["format"] += [each.format for each in looks]
-        if labels is not None:
-            columns["label"] += labels
-        for name, values in scalars.items():
-            columns[name] += values
+        for each in found:
+            own = {name: values[each.at] for name, values in scalars.items()}
+            self._member(writer, each, None if labels is None else labels[each.at], own)
+            columns["source"].append(chunk.sources[each.at])
+            for name, value in own.items():
+                columns[name].append(value)
 
-    def _member(self, writer: HashedWriter, row: int, data: bytes, label: int | None, scalars: dict[str, int]) -> None:
-        key = key_of(self.task.split, row)
+    def _pixels(
+        self, rows: NDArray[np.int64], pixels: NDArray[np.uint8], sampled: NDArray[np.bool_]
+    ) -> Iterator[_Image]:
+        """Images of a source that holds pixels."""
+        height, width = pixels.shape[1:3]
+        self.shapes.add((height, width, pixels.shape[3] if pixels.ndim == 4 else 1))
+        if sampled.any():
+            self.sums.add(pixels[sampled])
+        files = self.task.recipe.encode(pixels)
+        look = images.look(files[0])
+        for at, (row, data) in enumerate(zip(rows.tolist(), files, strict=True)):
+            yield _Image(row, at, data, look)
+
+    def _files(
+        self, rows: NDArray[np.int64], chunk: Chunk, files: Sequence[bytes], sampled: NDArray[np.bool_]
+    ) -> Iterator[_Image]:
+        """Images of a source that holds encoded files."""
+        for at, (row, made) in enumerate(zip(rows.tolist(), self.task.recipe.transform(files), strict=True)):
+            look, damage = self._checked(made, bool(sampled[at]))
+            if damage and not self._admits(row, chunk.sources[at], damage):
+                continue
+            if made.kept:
+                self.kept[made.kept] += 1
+            if look.height:
+                self.shapes.add((look.height, look.width, 3))  # decoded as RGB
+            yield _Image(row, at, made.data, look)
+
+    def _checked(self, made: Made, sampled: bool) -> tuple[images.Looks, str]:
+        """What the image looks like, and why it is damaged ("" where nothing says so); adds it to the statistics."""
+        damage = made.damage
+        try:
+            look = images.look(made.data)
+        except ValueError as error:
+            return UNREADABLE, damage or str(error)
+        whole = self.task.damaged != "keep" and self.task.recipe.name == "published"
+        if not damage and (sampled or whole):
+            try:
+                pixels = images.pixels(made.data)
+            except ValueError as error:
+                return look, str(error)
+            if sampled:
+                self.sums.add(pixels[None])
+        return look, damage
+
+    def _admits(self, row: int, source: str, damage: str) -> bool:
+        """Whether a damaged sample goes into the shard; raises `LayoutError` where the policy is to refuse it."""
+        if self.task.damaged == "refuse":
+            raise LayoutError(source, "", damage)
+        self.damaged.append(Damaged(row, source, damage))
+        if self.task.damaged == "quarantine":
+            self.gaps.append(row)
+            return False
+        return True
+
+    def _member(self, writer: HashedWriter, image: _Image, label: int | None, scalars: dict[str, Any]) -> None:
+        key, data = key_of(self.task.split, image.row), image.data
         columns = self.columns
         self.heads.append(writer.bytes)
         columns["key"].append(key)
+        columns["shard"].append(self.task.number)
         columns["image_offset"].append(writer.bytes + tar.BLOCK)
         columns["image_size"].append(len(data))
         columns["sha256"].append(hashlib.sha256(data).hexdigest())
+        columns["format"].append(image.look.format)
+        columns["width"].append(image.look.width)
+        columns["height"].append(image.look.height)
         self._put(writer, f"{key}.{self.task.extension}", data)
         if label is not None:
             text = b"%d" % label
+            columns["label"].append(label)
             columns["label_offset"].append(writer.bytes + tar.BLOCK)
             columns["label_size"].append(len(text))
             self._put(writer, f"{key}.cls", text)
         if scalars:
-            self._put(writer, f"{key}.json", json.dumps(scalars, sort_keys=True).encode())
+            self._put(writer, f"{key}.json", _document(scalars, self.task.scalars))
 
     @staticmethod
     def _put(writer: HashedWriter, name: str, data: bytes) -> None:
@@ -225,16 +307,16 @@ class _Packing:
         writer.put(data)
         writer.put(tail)
 
-    @staticmethod
-    def _look(data: bytes, name: str) -> images.Looks:
-        try:
-            return images.look(data)
-        except ValueError as error:
-            raise LayoutError(name, "", str(error)) from error
 
-    def _sum_encoded(self, picked: NDArray[np.int64], chunk: Chunk) -> None:
-        for i in picked.tolist():
-            try:
-                self.sums.add_encoded([chunk.images[i]])
-            except ValueError as error:
-                raise LayoutError(chunk.sources[i], "", str(error)) from error
+def _document(scalars: dict[str, Any], kinds: dict[str, str]) -> bytes:
+    """The sample's ``.json``: further fields by name; those of type json are stored as the values they say."""
+    values = {
+        name: json.loads(value) if kinds[name] == "json" and value is not None else value
+        for name, value in scalars.items()
+    }
+    return json.dumps(values, sort_keys=True, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def _list(values: Any) -> list[Any]:
+    """Python values of an array or list."""
+    return values.tolist() if isinstance(values, np.ndarray) else list(values)

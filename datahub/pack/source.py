@@ -21,8 +21,8 @@ class Chunk:
     """int64 (n,), or None where the source has no labels."""
     sources: list[str]
     """The original name of each sample, for people."""
-    scalars: dict[str, np.ndarray] = field(default_factory=dict)
-    """Further int64 (n,) columns, by field name."""
+    scalars: Mapping[str, np.ndarray | list[Any]] = field(default_factory=dict)
+    """Further columns by field name: n ints, floats or strings (of type json: JSON texts), None where there is none."""
     sizes: np.ndarray | None = None
     """int64 (n, 2), width and height, where known for encoded images."""
 
@@ -47,7 +47,7 @@ class Source(Protocol):
         ...
 
     def fields(self) -> Mapping[str, FieldSpec]:
-        """First ``image``; ``label`` where there are labels; others are int scalars."""
+        """First ``image``; ``label`` where there are labels; others are ``int``, ``float``, ``text`` or ``json``."""
         ...
 
     def estimate(self, split: str) -> int | np.ndarray:

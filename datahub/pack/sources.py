@@ -1,44 +1,160 @@
-"""What ``datahub pack SOURCE REF`` accepts: a generator (``shapes:...``) or a REF's published files."""
+"""What ``datahub pack SOURCE REF`` accepts: a REF (another variant of it is made) or ``scheme:location``.
+
+A source of people's own becomes a manifest in memory, so that packing, the record and every reader treat it as any
+other dataset.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from datahub.core.errors import BadArgument, NotYetSupported
-from datahub.core.refs import SPLIT, Ref
+from datahub.core.errors import BadArgument, NotInStore, NotYetSupported, RecordInvalid, UnknownDataset
+from datahub.core.events import Listener, ignore
+from datahub.core.refs import Ref
 from datahub.core.settings import Settings
-from datahub.pack.fetch import Target, target
+from datahub.pack.fetch import Target, of_manifest, stored_base, target
+from datahub.pack.splitting import Shares, counts
 from datahub.registry import catalog, from_dict, to_dict
+from datahub.registry.parse import digest_of
+from datahub.registry.schema import Layout, Licence, Manifest, Tried, Variant
+from datahub.store.find import Located, find
 
-LATER = ("imagefolder", "csv", "json", "jsonl", "parquet", "wds", "hf", "torchvision")
+OWN = ("imagefolder", "csv", "json", "jsonl", "parquet", "wds", "ilsvrc")
+LATER = ("hf", "torchvision")
 """Schemes of the plan that this version does not read yet."""
 
 OPTIONS = {"seed": int, "short_side": int, "clutter": float}
 """Generator options that may stand beside the splits in ``shapes:train=5000,short_side=375``."""
 
 
-def target_of(source: str, ref: Ref, settings: Settings, splits: dict[str, int] | None = None) -> Target:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How a source of people's own is read."""
+
+    split: Shares | None = None
+    """``train=90%,val=10%``: splits by key hash; None: as the source says, else one split, train."""
+    images: Path | None = None
+    """Where the images of annotation rows are; None: beside the annotations."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """``image``, ``label`` and ``split`` -> the column that holds them, where their names do not say so."""
+    empty_classes: bool = False
+    """Whether a class folder without images is a class all the same, and no error."""
+
+
+def target_of(
+    source: str,
+    ref: Ref,
+    settings: Settings,
+    reading: Reading | None = None,
+    listener: Listener = ignore,
+) -> Target:
     """The `Target` that packs ``source`` under ``ref``.
 
-    ``shapes:5000`` makes one split, train; ``shapes:train=5000,test=500,seed=3`` says more. A REF source packs that
-    dataset's published files as the variant ``ref`` names. Raises `BadArgument` or `NotYetSupported`.
+    ``shapes:5000`` makes one split, train; ``shapes:train=5000,test=500,seed=3`` says more. A REF is packed from its
+    packed variant where that is in a store, else from its published files. Raises `BadArgument`, `NotYetSupported`,
+    and what is wrong with the source.
     """
+    reading = reading or Reading()
     scheme, colon, location = source.partition(":")
     if not colon:
+        if reading.split:
+            raise BadArgument("split", str(reading.split), "the splits of a dataset are its own", "leave it out")
         return _from_ref(Ref.parse(source), ref, settings)
     if scheme in LATER:
-        raise NotYetSupported("source", source, "this version packs shapes:N and published datasets (REF)")
-    if scheme != "shapes":
-        raise BadArgument("source", source, f"{scheme!r} is not a source", "use shapes:N or a dataset's REF")
-    counts, options = _generator(source, location)
-    return _shapes(ref, splits or counts, options, settings)
+        raise NotYetSupported("source", source, f"this version packs REF, shapes:N, {', '.join(f'{o}:' for o in OWN)}")
+    if scheme == "shapes":
+        given, options = _generator(source, location)
+        return _shapes(ref, counts(reading.split) if reading.split else given, options, settings)
+    if scheme not in OWN:
+        raise BadArgument("source", source, f"{scheme!r} is not a source", f"known: REF, shapes, {', '.join(OWN)}")
+    return _own(scheme, location, ref, settings, reading, listener)
+
+
+def _own(scheme: str, location: str, ref: Ref, settings: Settings, reading: Reading, listener: Listener) -> Target:
+    from datahub.pack import own
+    from datahub.pack.fetch import scratch
+
+    if not location:
+        raise BadArgument("source", f"{scheme}:", "says no place", f"write {scheme}:PATH")
+    source = own.open_own(scheme, location, reading, scratch(settings), listener)
+    manifest = Manifest(
+        name=ref.name,
+        version=ref.version or "1.0",
+        title=ref.name,
+        licence=Licence(note="the packer's own data"),
+        task="image-classification" if "label" in source.fields() else "images",
+        classes=list(source.classes() or []),
+        words=list(source.words()),
+        splits=dict(source.splits()),
+        tried=Tried(how="published files"),
+        layout=Layout(kind=scheme),
+    )
+    manifest = _sealed(manifest)
+    return replace(of_manifest(manifest, ref.variant), source=source)
+
+
+def _sealed(manifest: Manifest) -> Manifest:
+    import msgspec
+
+    return msgspec.structs.replace(manifest, digest=digest_of(manifest))
 
 
 def _from_ref(source: Ref, ref: Ref, settings: Settings) -> Target:
     if (source.name, source.version or ref.version) != (ref.name, ref.version or source.version):
         reason = f"{source} and {ref} are different datasets"
         raise BadArgument("ref", str(ref), reason, f"write {source.name}/{ref.variant or 'VARIANT'}")
-    return target(Ref(source.name, source.version or ref.version, ref.variant or source.variant), settings)
+    version = source.version or ref.version
+    wanted = ref.variant or source.variant
+    try:
+        manifest = catalog(settings).find(Ref(source.name, version))
+    except UnknownDataset:
+        manifest = None
+    if source.variant and source.variant != wanted:
+        return _between(Ref(source.name, version, source.variant), str(wanted), manifest, settings)
+    if manifest is not None:
+        return stored_base(target(Ref(source.name, version, wanted), settings), settings)
+    if not wanted:
+        raise BadArgument("ref", str(ref), "names no variant to make", f"write {ref.name}/tiled or another")
+    return _between(Ref(source.name, version, None), wanted, None, settings)
+
+
+def _between(source: Ref, wanted: str, manifest: Manifest | None, settings: Settings) -> Target:
+    """A variant made from another one that is packed."""
+    from datahub.pack.stored import Stored
+
+    try:
+        located = find(settings, source)
+    except NotInStore:
+        if manifest is not None and source.variant == manifest.default_variant:
+            return of_manifest(manifest, wanted)  # from its published files
+        raise
+    if manifest is None or manifest.digest != located.record.manifest.digest:
+        manifest = _recorded(located)
+    if located.ref.variant not in manifest.variants:
+        # A variant of a variant: what counts is what the record says it holds.
+        manifest = _recorded(located)
+    made = of_manifest(manifest, wanted)
+    return replace(made, base=str(located.ref.variant), source=Stored(located.path))
+
+
+def _recorded(located: Located) -> Manifest:
+    """The manifest that a variant was packed from, as it remembers it. Raises `RecordInvalid`."""
+    import msgspec
+
+    from datahub.pack.commit import MANIFEST
+
+    path = located.path / MANIFEST
+    try:
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except (OSError, msgspec.DecodeError) as error:
+        raise RecordInvalid(str(path), f"cannot be read: {error}") from error
+    variant = located.record.variant
+    if variant not in manifest.variants:
+        manifest = msgspec.structs.replace(manifest, variants={variant: Variant()}, default_variant=variant)
+    return manifest
 
 
 def _generator(source: str, location: str) -> tuple[dict[str, int], dict[str, Any]]:
@@ -50,11 +166,9 @@ def _generator(source: str, location: str) -> tuple[dict[str, int], dict[str, An
         try:
             if name in OPTIONS:
                 options[name] = OPTIONS[name](value)
-            elif SPLIT.fullmatch(name) and int(value) > 0:
-                splits[name] = int(value)
             else:
-                raise ValueError
-        except ValueError:
+                splits |= counts(Shares.parse(part))
+        except (ValueError, BadArgument):
             raise BadArgument(
                 "source", source, f"cannot read {part!r}", "write shapes:5000 or shapes:train=5000,test=500,seed=3"
             ) from None
@@ -69,6 +183,4 @@ def _shapes(ref: Ref, splits: dict[str, int], options: dict[str, Any], settings:
     facts["name"], facts["version"] = ref.name, ref.version or "1.0"
     facts["splits"] = splits
     facts["layout"]["options"] = {**facts["layout"].get("options", {}), **options}
-    variant = ref.variant or shipped.default_variant
-    facts["variants"], facts["default_variant"] = {variant: {}}, variant
-    return Target(from_dict(facts), variant)
+    return of_manifest(from_dict(facts), ref.variant)

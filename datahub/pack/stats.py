@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from datahub.order.permutation import Permutation
-from datahub.pack import images
 from datahub.store.record import Stats
 
+EXACT = 1 << 24
 SAMPLED = 10_000
 """Images that statistics are computed from, unless all are asked for."""
 
@@ -42,13 +42,9 @@ class Sums:
         """Add uint8 ``(n, H, W)`` or ``(n, H, W, C)``."""
         flat = batch.reshape(-1, batch.shape[-1] if batch.ndim == 4 else 1)
         # A histogram a channel gives exact sums without a wide copy of the pixels.
-        counts = np.stack([np.bincount(flat[:, c], minlength=256) for c in range(flat.shape[1])])
+        counts = np.stack([_histogram(flat[:, c]) for c in range(flat.shape[1])])
         values = np.arange(256)
         self.merge(Sums(len(batch), len(flat), (counts @ values).tolist(), (counts @ (values * values)).tolist()))
-
-    def add_encoded(self, files: Sequence[bytes]) -> None:
-        for data in files:
-            self.add(images.pixels(data)[None])
 
     def merge(self, other: Sums) -> None:
         self.images += other.images
@@ -70,6 +66,15 @@ class Sums:
             images=self.images,
             full=full,
         )
+
+
+def _histogram(values: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How often each of the 256 values occurs."""
+    counts = np.zeros(256, np.int64)
+    for first in range(0, len(values), EXACT):  # OpenCV counts in float32: ten times as fast as numpy, exact this far
+        piece = np.ascontiguousarray(values[first : first + EXACT]).reshape(1, -1)
+        counts += cv2.calcHist([piece], [0], None, [256], [0, 256]).ravel().astype(np.int64)
+    return counts
 
 
 def _plus(a: list[int], b: list[int]) -> list[int]:

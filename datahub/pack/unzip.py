@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from datahub.core.errors import LayoutError
-from datahub.pack.inflate import STEP, Reader
+from datahub.pack.inflate import STEP
 from datahub.pack.members import Gate, Limits, Member
 
 END = struct.Struct("<4s4H2LH")
@@ -157,7 +157,7 @@ def _check(entry: _Entry, folder: bool, gate: Gate) -> None:
         raise gate.refusal(entry.name, f"inflates {entry.packed} bytes to {entry.size}: over {gate.limits.ratio} times")
 
 
-def _data(handle: BinaryIO, entry: _Entry, directory: int, path: str) -> Reader:
+def _data(handle: BinaryIO, entry: _Entry, directory: int, path: str) -> Packed:
     if entry.offset + entry.packed > directory:
         raise LayoutError(path, entry.name, "damaged: its data reach into the directory")
     header = LOCAL.unpack(_at(handle, entry.offset, LOCAL.size, path, f"member {entry.name!r}"))
@@ -167,14 +167,16 @@ def _data(handle: BinaryIO, entry: _Entry, directory: int, path: str) -> Reader:
     start = entry.offset + LOCAL.size + named + extra
     if start + entry.packed > directory:
         raise LayoutError(path, entry.name, "damaged: its data reach into the directory")
-    return _Packed(handle, entry, start, path)
+    return Packed(handle, entry, start, path)
 
 
-class _Packed:
+class Packed:
     """A member's data, inflated as they are read; size and CRC-32 are checked with the last byte."""
 
     def __init__(self, handle: BinaryIO, entry: _Entry, start: int, path: str) -> None:
         self._handle, self._entry, self._path = handle, entry, path
+        self.start, self.packed, self.method, self.crc = start, entry.packed, entry.method, entry.crc
+        """Where the member's stored bytes are, how many, how they are compressed, and the CRC-32 of what they hold."""
         self._at, self._left = start, entry.packed
         self._inflate = zlib.decompressobj(-zlib.MAX_WBITS) if entry.method == DEFLATED else None
         self._crc = 0

@@ -6,23 +6,17 @@ hashlib and file writes release the GIL, so on two cores the digests cost little
 from __future__ import annotations
 
 import hashlib
-import os
 import queue
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
-from datahub.core.errors import from_oserror
+from datahub.pack.ground import Sink
 from datahub.store.blocks import BlockHasher, FileDigests
 
 FLUSH = 4 << 20
 """Bytes gathered before they are handed on."""
-IOV_MAX = 512
-"""Pieces of one writev; the kernel takes 1024."""
 COPY = 16 << 10
 """Mean bytes of a piece under which pieces are joined into one buffer."""
-WRITEBACK = 32 << 20
-"""Bytes after which the kernel is asked to start writing, so that the final fsync finds little left."""
 
 
 class _Lane:
@@ -52,21 +46,16 @@ class _Lane:
 
 
 class HashedWriter:
-    """Writes ``path`` from the start; `finish` makes it durable and gives its digests."""
+    """Writes one file into ``sink``; `finish` makes it durable and gives its digests."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, sink: Sink) -> None:
         self.bytes = 0
+        self._sink = sink
         self._parts: list[bytes] = []
         self._held = 0
-        try:
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise from_oserror(error, path) from error
         self._blocks = BlockHasher()
         self._md5 = hashlib.md5(usedforsecurity=False)
-        self._written = self._asked = 0
-        self._lanes = [_Lane(self._write), _Lane(self._hash_whole), _Lane(self._hash_parts)]
+        self._lanes = [_Lane(sink.write), _Lane(self._hash_whole), _Lane(self._hash_parts)]
 
     def put(self, data: bytes) -> None:
         """Append ``data``; it is handed on in buffers of about `FLUSH` bytes."""
@@ -77,22 +66,21 @@ class HashedWriter:
             self._flush()
 
     def finish(self) -> tuple[FileDigests, str]:
-        """(digests, md5 hex) of the whole file, which is on the disk then. Raises `DiskFull` and its kin."""
-        self._flush()
-        self._end()
+        """(digests, md5 hex) of the whole file, which is durable then. Raises what the sink raises."""
         try:
-            os.fsync(self._descriptor)
-        except OSError as error:
-            raise from_oserror(error, self.path) from error
-        finally:
-            os.close(self._descriptor)
+            self._flush()
+            self._end()
+        except BaseException:
+            self._sink.abandon()
+            raise
+        self._sink.finish()
         return self._blocks.result(), self._md5.hexdigest()
 
     def abandon(self) -> None:
-        """Stop the threads and close the file, which is left as it is."""
+        """Stop the threads and the sink."""
         for lane in self._lanes:
             lane.end()
-        os.close(self._descriptor)
+        self._sink.abandon()
 
     def _flush(self) -> None:
         if not self._parts:
@@ -111,25 +99,8 @@ class HashedWriter:
 
     def _raise(self) -> None:
         for lane in self._lanes:
-            if isinstance(lane.error, OSError):
-                raise from_oserror(lane.error, self.path) from lane.error
             if lane.error is not None:
                 raise lane.error
-
-    def _write(self, parts: list[bytes]) -> None:
-        for first in range(0, len(parts), IOV_MAX):
-            some = parts[first : first + IOV_MAX]
-            size = sum(map(len, some))
-            count = os.writev(self._descriptor, some)
-            if count < size:
-                rest = memoryview(b"".join(some))[count:]
-                while rest:
-                    rest = rest[os.write(self._descriptor, rest) :]
-            self._written += size
-        if self._written - self._asked >= WRITEBACK:
-            # DONTNEED on dirty pages starts their write-back without waiting; clean ones before them may go.
-            os.posix_fadvise(self._descriptor, self._asked, self._written - self._asked, os.POSIX_FADV_DONTNEED)
-            self._asked = self._written
 
     def _hash_whole(self, parts: list[bytes]) -> None:
         for data in parts:

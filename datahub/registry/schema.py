@@ -59,7 +59,7 @@ class Layout(_Frozen, frozen=True, kw_only=True):
     """The raw format inside the published files; ``options`` are the layout's own, checked when it is opened."""
 
     kind: str
-    """``idx``, ``cifar`` or ``shapes``; later issues add more."""
+    """``idx``, ``cifar``, ``ilsvrc``, ``imagefolder`` or ``shapes``."""
     options: dict[str, Any] = {}
 
 
@@ -69,6 +69,8 @@ class Variant(_Frozen, frozen=True, kw_only=True):
     description: str = ""
     splits: dict[str, int] | None = None
     classes: list[str] | None = None
+    files: list[str] | None = None
+    """Roles of the files this variant is packed from; None for all."""
     layout: dict[str, Any] = {}
 
 
@@ -99,6 +101,8 @@ class Manifest(_Frozen, frozen=True, kw_only=True):
     """What an image is, in words: ``28x28x1 uint8``."""
     tags: list[str] = []
     classes: list[str] = []
+    words: list[str] = []
+    """What each class is called in words, where ``classes`` are identifiers (WordNet's, say); else empty."""
     splits: dict[str, int]
     """Split name -> number of samples."""
     access: Access = Access()
@@ -124,6 +128,11 @@ class Manifest(_Frozen, frozen=True, kw_only=True):
     def classes_of(self, variant: str) -> list[str]:
         own = self.variants[variant].classes
         return self.classes if own is None else own
+
+    def files_of(self, variant: str) -> list[File]:
+        """The published files that this variant is packed from."""
+        roles = self.variants[variant].files
+        return self.files if roles is None else [each for each in self.files if each.role in roles]
 
     def layout_of(self, variant: str) -> Layout:
         """The layout with the variant's options laid over it."""

@@ -19,8 +19,10 @@ from datahub.store.paths import key_of
 from datahub.store.record import Record, SplitEntry
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
+    from numpy.typing import NDArray
 
     from datahub.store.index import RowReader
     from datahub.store.locate import Rows
@@ -42,7 +44,7 @@ class Sample(Mapping[str, Any]):
 
     @property
     def key(self) -> str:
-        return key_of(self._split.name, self.index)
+        return self._split.key(self.index)
 
     @cached_property
     def encoded(self) -> bytes:
@@ -132,15 +134,15 @@ class Split:
         row = self.locate[index]
         shard, offset, size = int(row["shard"]), int(row["offset"]), int(row["size"])
         if shard >= len(self.shards):
-            raise DamagedSample(self.entry.locate, key_of(self.name, index), offset, f"there is no shard {shard}")
+            raise DamagedSample(self.entry.locate, self.key(index), offset, f"there is no shard {shard}")
         path = self.shards[shard]
         try:
             data = self._pread(shard, size, offset)
         except OSError as error:
-            raise DamagedSample(path.name, key_of(self.name, index), offset, error.strerror or str(error)) from error
+            raise DamagedSample(path.name, self.key(index), offset, error.strerror or str(error)) from error
         if len(data) != size:
             cause = f"the shard ends after {len(data)} of its {size} bytes"
-            raise DamagedSample(path.name, key_of(self.name, index), offset, cause)
+            raise DamagedSample(path.name, self.key(index), offset, cause)
         return data
 
     def _pread(self, shard: int, size: int, offset: int) -> bytes:
@@ -168,9 +170,17 @@ class Split:
 
         return read(self.dataset.path / self.entry.index, columns, where)
 
+    def key(self, index: int) -> str:
+        """The key of the sample in row ``index``."""
+        return key_of(self.name, self.entry.number(index))
+
     def row(self, index: int) -> dict[str, Any]:
-        """The sample's ``source`` and scalar fields, from the index."""
+        """The sample's ``source`` and further fields, from the index."""
         return self._rows[index]
+
+    def rows(self, indices: NDArray[np.int64], columns: list[str]) -> pa.Table:
+        """Columns of the index at some rows that stand close together."""
+        return self._rows.take(indices, columns)
 
     @cached_property
     def _rows(self) -> RowReader:

@@ -17,7 +17,7 @@ from datahub.core import atomic
 from datahub.core.errors import LockTimeout, NotReadable, from_oserror
 from datahub.core.locks import FileLock
 from datahub.core.settings import Settings
-from datahub.store.paths import BUILDING, pack_lock
+from datahub.store.paths import BUILDING, pack_lock, pack_locks
 from datahub.store.remove import files_under, size_of
 
 DAY = 86_400.0
@@ -78,7 +78,8 @@ def _building(settings: Settings, before: float) -> Iterator[Leftover]:
     for path in _entries(settings.datasets / BUILDING):
         if not DIGEST.fullmatch(path.name) or not path.is_dir():
             continue
-        if _last_write(path) < before and not FileLock(pack_lock(settings.locks, path.name)).held():
+        held = any(FileLock(each).held() for each in pack_locks(settings.locks, path.name))
+        if _last_write(path) < before and not held:
             yield Leftover(path, "building", size_of(path))
 
 

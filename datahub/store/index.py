@@ -8,9 +8,11 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from datahub.core import atomic
 from datahub.core.errors import BadArgument, NotYetSupported, RecordInvalid
@@ -30,20 +32,29 @@ def columns(scalars: Sequence[str], labelled: bool) -> list[str]:
     return ["key", "source", "shard", *image, *label, *scalars, "width", "height", "format", "sha256"]
 
 
-def write(path: Path, columns: Mapping[str, Any]) -> None:
-    """Write columns (arrays or lists of equal length). Equal columns give equal bytes: no time decides any of them."""
-    table = pa.table({name: _array(values, _type(name)) for name, values in columns.items()})
-    with atomic.writing(path) as handle:
-        pq.write_table(
-            table,
-            handle,
-            version="2.6",
-            compression="zstd",
-            compression_level=3,
-            use_dictionary=["format", "label"],
-            row_group_size=ROW_GROUP,
-            store_schema=False,
-        )
+def encode(columns: Mapping[str, Any], kinds: Mapping[str, str] | None = None) -> bytes:
+    """A Parquet file of columns (arrays or lists of equal length). ``kinds``: the type of each further field, as the
+    record calls it. Equal columns give equal bytes: no time decides any of them.
+    """
+    table = pa.table({name: _array(values, _type(name, kinds or {})) for name, values in columns.items()})
+    buffer = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        buffer,
+        version="2.6",
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=["format", "label"],
+        row_group_size=ROW_GROUP,
+        store_schema=False,
+    )
+    found: bytes = buffer.getvalue().to_pybytes()
+    return found
+
+
+def write(path: Path, columns: Mapping[str, Any], kinds: Mapping[str, str] | None = None) -> None:
+    """`encode`, into a file."""
+    atomic.write_bytes(path, encode(columns, kinds))
 
 
 def _array(values: Any, kind: pa.DataType) -> pa.Array:
@@ -52,10 +63,17 @@ def _array(values: Any, kind: pa.DataType) -> pa.Array:
     return pa.array(values, kind)
 
 
-def _type(name: str) -> pa.DataType:
-    if name in STRINGS:
+def _type(name: str, kinds: Mapping[str, str]) -> pa.DataType:
+    if name in STRINGS or kinds.get(name) in ("text", "json"):
         return pa.string()
+    if kinds.get(name) == "float":
+        return pa.float64()
     return pa.int32() if name in NARROW else pa.int64()
+
+
+def decode(data: bytes) -> pa.Table:
+    """The table of `encode`."""
+    return pq.ParquetFile(pa.BufferReader(data)).read()
 
 
 def read(path: Path, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
@@ -97,6 +115,16 @@ class RowReader:
         counts = (metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
         self._starts = [0, *accumulate(counts)]
         self._last: tuple[int, pa.Table] | None = None
+
+    def take(self, indices: NDArray[np.int64], columns: list[str]) -> pa.Table:
+        """``columns`` of some rows, in the asked order; cheap where they stand close together."""
+        first, last = int(indices.min()), int(indices.max())
+        groups = list(range(bisect_right(self._starts, first) - 1, bisect_right(self._starts, last)))
+        try:
+            table = self._parquet.read_row_groups(groups, columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise RecordInvalid(str(self._path), f"cannot be read: {error}") from error
+        return table.take(indices - self._starts[groups[0]])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < self._starts[-1]:

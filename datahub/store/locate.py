@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,16 @@ Rows = NDArray[Any]
 """One-dimensional, of dtype `LOCATE`."""
 
 
+def encode(rows: Rows) -> bytes:
+    """The file of rows of dtype `LOCATE`, in sample order."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(rows, LOCATE), allow_pickle=False)
+    return buffer.getvalue()
+
+
 def write(path: Path, rows: Rows) -> None:
-    """Write rows of dtype `LOCATE`, in sample order."""
-    with atomic.writing(path) as handle:
-        np.save(handle, np.ascontiguousarray(rows, LOCATE), allow_pickle=False)
+    """`encode`, into a file."""
+    atomic.write_bytes(path, encode(rows))
 
 
 def open_rows(path: Path) -> Rows:

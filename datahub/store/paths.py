@@ -21,6 +21,16 @@ def pack_lock(locks: Path, plan_digest: str) -> Path:
     return locks / f"pack-{plan_digest.removeprefix('sha256:')}.lock"
 
 
+def part_lock(locks: Path, plan_digest: str, part: str) -> Path:
+    """The lock of a packer that builds part ``3/64`` of the plan."""
+    return locks / f"pack-{plan_digest.removeprefix('sha256:')}.{part.replace('/', 'of')}.lock"
+
+
+def pack_locks(locks: Path, plan_digest: str) -> list[Path]:
+    """All locks there are of packers of a plan."""
+    return sorted(locks.glob(f"pack-{plan_digest.removeprefix('sha256:')}*.lock"))
+
+
 def shard_name(dataset: str, split: str, number: int) -> str:
     return f"{dataset}-{split}-{number:06d}.tar"
 

@@ -7,6 +7,7 @@ their place (split, fields, block size, and every shard's sample count and SHA-2
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import msgspec
 from datahub.core import atomic
 from datahub.core.errors import RecordInvalid
 
-SCHEMA = 1
+SCHEMA = 2
+"""2 added gaps, damaged samples, sizes, formats, duplicates and words."""
 FILENAME = "dataset.json"
 BLOCKS = "blocks.bin"
 
@@ -42,7 +44,8 @@ class FieldSpec(_Frozen, frozen=True, kw_only=True):
     """One field of a sample."""
 
     type: str
-    """``image``, ``label`` (an int stored as text in the shard), ``int``, ``bytes``, ``json``."""
+    """``image``, ``label`` (an int stored as text in the shard), or a field of the ``.json`` member: ``int``,
+    ``float``, ``text``, ``json``."""
     extension: str
     """The tar member's extension, ``png``, ``jpg``, ``cls``."""
     shape: list[int] | None = None
@@ -65,6 +68,14 @@ class Stats(_Frozen, frozen=True, kw_only=True):
     """True: from every image of the split; False: from those with the smallest key hashes."""
 
 
+class DamagedEntry(_Frozen, frozen=True, kw_only=True):
+    """An image that does not decode, as it came."""
+
+    key: str
+    source: str
+    reason: str
+
+
 class SplitEntry(_Frozen, frozen=True, kw_only=True):
     samples: int
     shards: list[ShardEntry]
@@ -78,6 +89,29 @@ class SplitEntry(_Frozen, frozen=True, kw_only=True):
     stats: Stats | None
     permuted: bool = True
     """True: shards are in the keyed order; False: in source order, and windowed streaming warns."""
+    gaps: list[int] = []
+    """Numbers that no key has, ascending: samples that packing left out (``--damaged quarantine``)."""
+    damaged: list[DamagedEntry] = []
+    """Samples that were packed as they are although they do not decode, and those that were left out."""
+    kept: dict[str, int] = {}
+    """Why images were kept as they are where a recipe would have changed them ("CMYK"), and how many."""
+    formats: dict[str, int] = {}
+    """Images of each format."""
+    sizes: dict[str, list[float]] = {}
+    """Least, quartiles and most (5 numbers) of ``width``, ``height``, ``aspect`` (width / height) and ``bytes``."""
+    duplicates: int = 0
+    """Samples whose image bytes are those of an earlier one of the split."""
+
+    def number(self, row: int) -> int:
+        """The number in the key of the sample in this row: the row, but for the gaps before it."""
+        low, high = row, row + len(self.gaps)
+        while low < high:  # the least number with row + 1 keys up to it
+            middle = (low + high) // 2
+            if middle + 1 - bisect_right(self.gaps, middle) >= row + 1:
+                high = middle
+            else:
+                low = middle + 1
+        return low
 
 
 class ManifestEntry(_Frozen, frozen=True, kw_only=True):
@@ -104,6 +138,10 @@ class Record(_Frozen, frozen=True, kw_only=True):
     fields: dict[str, FieldSpec]
     splits: dict[str, SplitEntry]
     classes: list[str]
+    words: list[str] = []
+    """What each class is called in words, where ``classes`` are identifiers."""
+    shared: dict[str, int] = {}
+    """``train+test``: how many different image files are in both splits; pairs without any are left out."""
     title: str = ""
     homepage: str = ""
     licence: str | None = None
@@ -140,18 +178,22 @@ def write(folder: Path, record: Record) -> None:
 def read(folder: Path) -> Record:
     """The record of a variant folder; raises ``FileNotFoundError`` where there is none, else `RecordInvalid`."""
     path = folder / FILENAME
-    data = path.read_bytes()
+    return decode(path.read_bytes(), str(path))
+
+
+def decode(data: bytes, path: str) -> Record:
+    """The record written as ``data``; ``path`` names it in errors. Raises `RecordInvalid`."""
     try:
         schema = msgspec.json.decode(data, type=_Versioned).schema
         if schema > SCHEMA:
             reason = f"schema {schema} is newer than this datahub reads ({SCHEMA})"
-            raise RecordInvalid(str(path), reason, "upgrade datahub")
+            raise RecordInvalid(path, reason, "upgrade datahub")
         record = msgspec.json.decode(data, type=Record)
     except msgspec.DecodeError as error:
-        raise RecordInvalid(str(path), f"not a record: {error}") from error
+        raise RecordInvalid(path, f"not a record: {error}") from error
     for name in _paths(record):
         if not _inside(name):
-            raise RecordInvalid(str(path), f"names a file outside its folder, {name!r}")
+            raise RecordInvalid(path, f"names a file outside its folder, {name!r}")
     return record
 
 

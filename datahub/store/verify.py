@@ -132,7 +132,7 @@ def _touched(located: Located, entry: FileEntry, ranges: Sequence[tuple[int, int
                 return []
             end = rows["offset"] + rows["size"]
             hit = sum(((rows["offset"] < stop) & (end > start) for start, stop in ranges), start=rows["shard"] < 0)
-            return [key_of(name, int(row)) for row in (hit & (rows["shard"] == number)).nonzero()[0]]
+            return [key_of(name, split.number(int(row))) for row in (hit & (rows["shard"] == number)).nonzero()[0]]
     return []
 
 

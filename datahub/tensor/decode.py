@@ -11,6 +11,7 @@ interpreter's lock while they work.
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -27,8 +28,10 @@ from datahub.tensor import png
 
 PIXEL_CAP = 178_956_970
 """Pixels above which an image is refused before memory is taken: where Pillow, too, sees a decompression bomb."""
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
 """Formats that are decoded at all; no other decoder is tried."""
+PNM = re.compile(rb"P([56])[ \t\r\n]+([1-9][0-9]{0,8})[ \t\r\n]+([1-9][0-9]{0,8})[ \t\r\n]+255[ \t\r\n]")
+"""The header of a binary PNM of 8 bits without comments (netpbm's pgm(5) and ppm(5)), as the packer writes it."""
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """Channels -> Pillow's mode."""
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, MemoryError, TypeError)
@@ -54,11 +57,19 @@ def header(data: Encoded) -> Header:
         found = _png_header(data)
     elif data[:2] == b"\xff\xd8":
         found = _jpeg_header(data)
+    elif pnm := PNM.match(data):
+        width, height = int(pnm[2]), int(pnm[3])
+        found = Header("pnm", width, height, 3 if pnm[1] == b"6" else 1, plain=len(data) - pnm.end() == _bytes(pnm))
     else:
         found = _other_header(data)
     if found.width * found.height > PIXEL_CAP:
         raise DamagedImage(f"{found.width} x {found.height} pixels are above the cap of {PIXEL_CAP}")
     return found
+
+
+def _bytes(pnm: re.Match[bytes]) -> int:
+    """Bytes of pixels that must follow a binary PNM's header."""
+    return int(pnm[2]) * int(pnm[3]) * (3 if pnm[1] == b"6" else 1)
 
 
 def decode(data: Encoded, channels: int = 3) -> Pixels:
@@ -128,7 +139,9 @@ def _into(data: Encoded, found: Header, out: Pixels) -> None:
     channels = len(out)
     if found.kind == "jpeg" and found.plain and channels in (1, 3) and _jpeg_into(data, out):
         return
-    if found.kind == "png" and found.plain and channels >= found.channels and channels in (1, 3):
+    if found.kind == "pnm" and found.plain and channels in (1, 3) and channels >= found.channels:
+        _pnm_into(data, found, out)
+    elif found.kind == "png" and found.plain and channels >= found.channels and channels in (1, 3):
         _png_into(data, found, out)
     else:
         _pillow_into(data, out)
@@ -146,6 +159,16 @@ def _jpeg_into(data: Encoded, out: Pixels) -> bool:
         return False
     _split(image, out)
     return True
+
+
+def _pnm_into(data: Encoded, found: Header, out: Pixels) -> None:
+    """Pixels stand behind the header as they are."""
+    shape = (found.height, found.width, found.channels)
+    image = np.frombuffer(data, np.uint8)[-found.height * found.width * found.channels :].reshape(shape)
+    if found.channels == 1:
+        out[...] = image[:, :, 0]
+    else:
+        _split(image, out)
 
 
 def _png_into(data: Encoded, found: Header, out: Pixels) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 
 from datahub.core.settings import Settings
 from datahub.pack.plan import plan
-from datahub.pack.run import run
+from datahub.pack.run import How, run
 from datahub.pack.source import Chunk
 from datahub.registry.schema import Layout, Licence, Manifest, Tried
 from datahub.store.record import FieldSpec
@@ -68,7 +68,7 @@ def ours(files: list[str], work: Path) -> None:
     settings = Settings(home=work)
     source = Files(tuple(files), tuple(Path(path).stat().st_size for path in files))
     planned = plan(source, manifest=manifest, variant="published", settings=settings, stats="none")
-    run(planned, source, settings=settings, jobs=1)
+    run(planned, source, settings=settings, how=How(jobs=1))
 
 
 def tar(files: list[str], work: Path) -> None:

@@ -32,7 +32,7 @@ def test_written_and_read_again_is_the_same(folder: Path) -> None:
 
 def test_newer_schemas_are_refused_by_number(folder: Path, document: dict[str, Any]) -> None:
     put(folder, {"schema": record.SCHEMA + 1, "shape": "unheard of"})
-    with pytest.raises(RecordInvalid, match="schema 2 is newer") as caught:
+    with pytest.raises(RecordInvalid, match="schema 3 is newer") as caught:
         record.read(folder)
     assert "upgrade datahub" in str(caught.value)
 

@@ -228,7 +228,7 @@ def test_bad_options(tmp_path: Path, options: dict[str, Any], reason: str) -> No
 
 
 def test_unknown_kind() -> None:
-    with pytest.raises(BadArgument, match="known: cifar, idx, shapes"):
+    with pytest.raises(BadArgument, match="known: cifar, idx, ilsvrc, imagefolder, shapes"):
         open_source(Layout(kind="coco"), {}, splits={}, classes=[])
 
 

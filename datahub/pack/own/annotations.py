@@ -1,0 +1,186 @@
+"""``csv:``, ``json:`` and ``jsonl:`` files: a row an image: its path, perhaps label and split, and whatever else."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from datahub.core.digests import sha256_hex
+from datahub.core.errors import BadArgument, LayoutError, NotReadable
+from datahub.core.events import Listener
+from datahub.pack import inventory, pictures
+from datahub.pack.inventory import Inventory
+from datahub.pack.listed import Listed
+from datahub.pack.own import key_of, tables
+
+if TYPE_CHECKING:
+    from datahub.pack.sources import Reading
+
+NAMES = {
+    "image": (
+        "image",
+        "path",
+        "image_path",
+        "file_name",
+        "filename",
+        "file",
+        "filepath",
+        "file_path",
+        "img",
+        "img_path",
+    ),
+    "label": ("label", "class", "category", "target", "class_name", "label_name", "class_id", "y"),
+    "split": ("split", "subset", "set", "partition"),
+}
+"""Column names that are taken for what they say, the first that is there."""
+SHOWN = 3
+CELL = 16 << 20
+
+
+def open_annotations(scheme: str, location: str, reading: Reading, scratch: Path, listener: Listener) -> Listed:
+    path = inventory.check_root(Path(location).expanduser())
+    rows, first = _read(scheme, path)
+    if not rows:
+        raise LayoutError(str(path), "", "has no rows")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    used = _columns(columns, reading.columns, path)
+    base = inventory.check_root(reading.images.expanduser(), "images") if reading.images else path.parent
+    identity = inventory.identity([base])
+    there = inventory.take([base], scratch / f"files-{identity[:32]}", listener=listener)
+    places = [f"row {first + at}" for at in range(len(rows))]
+    names = _names(path, rows, used["image"], places)
+    found = _find(path, base, there, names, places)
+    further = tables.field_names([name for name in columns if name not in used.values()])
+    label, split = used.get("label"), used.get("split")
+    made = tables.Rows(
+        path=path,
+        table=pictures.table(there, found, None),
+        names=[name.encode("utf-8", "surrogateescape") for name in names],
+        labels=[row.get(label) for row in rows] if label else None,
+        splits=[str(row.get(split) or "train").lower() for row in rows] if split else None,
+        further={field: [row.get(name) for row in rows] for name, field in further.items()},
+        places=places,
+    )
+    facts = {
+        "kind": scheme,
+        "annotations": sha256_hex(path.read_bytes()),
+        "images": identity,
+        "split": str(reading.split),
+        "columns": used,
+    }
+    notes = [f"{len(rows):,} rows; " + ", ".join(f"{what}: column {name}" for what, name in used.items())]
+    return tables.write(scratch / f"{key_of(facts)}-samples", there, made, reading.split, facts, notes)
+
+
+def _read(scheme: str, path: Path) -> tuple[list[dict[str, Any]], int]:
+    """(rows, the number of the first as a person would count it)."""
+    try:
+        if scheme == "csv":
+            return _csv(path), 2
+        text = path.read_text(encoding="utf-8-sig")
+        if scheme == "jsonl":
+            return [_row(path, line, number) for number, line in enumerate(text.splitlines(), 1) if line.strip()], 1
+        return _json(path, text), 1
+    except UnicodeDecodeError as error:
+        raise LayoutError(str(path), f"byte {error.start}", "is not UTF-8") from error
+    except OSError as error:
+        raise NotReadable(str(path), error.strerror or str(error)) from error
+
+
+def _csv(path: Path) -> list[dict[str, Any]]:
+    csv.field_size_limit(CELL)
+    with path.open(encoding="utf-8-sig", newline="") as handle:
+        head = handle.readline()
+        handle.seek(0)
+        delimiter = max(",\t;", key=head.count)
+        reader = csv.DictReader(handle, delimiter=delimiter, restkey="\0", strict=True)
+        rows = []
+        try:
+            for row in reader:
+                if "\0" in row or None in row.values():
+                    more = "more" if "\0" in row else "fewer"
+                    reason = f"has {more} fields than the header's {len(reader.fieldnames or [])}"
+                    raise LayoutError(str(path), f"line {reader.line_num}", reason)
+                rows.append(row)
+        except csv.Error as error:
+            raise LayoutError(str(path), f"line {reader.line_num}", str(error)) from error
+    return rows
+
+
+def _row(path: Path, line: str, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise LayoutError(str(path), f"line {number}", f"is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise LayoutError(str(path), f"line {number}", "is not a JSON object")
+    return row
+
+
+def _json(path: Path, text: str) -> list[dict[str, Any]]:
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise LayoutError(str(path), "", f"is not JSON: {error}") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise LayoutError(str(path), "", "is not a JSON list of objects, one an image")
+    return rows
+
+
+def _columns(columns: Sequence[str], given: Mapping[str, str], path: Path) -> dict[str, str]:
+    """``image``, ``label`` and ``split`` -> their columns."""
+    used: dict[str, str] = {}
+    by_name = {name.lower(): name for name in reversed(columns)}
+    for what, names in NAMES.items():
+        if what in given:
+            if given[what] not in columns:
+                known = ", ".join(columns)
+                raise BadArgument("columns", given[what], f"{path.name} has no such column", f"it has {known}")
+            used[what] = given[what]
+        elif name := next((by_name[each] for each in names if each in by_name), None):
+            used[what] = name
+    if "image" not in used:
+        reason = f"no column of {path.name} is known to name images ({', '.join(columns)})"
+        raise BadArgument("columns", "", reason, "say which: --columns image=NAME")
+    return used
+
+
+def _names(path: Path, rows: Sequence[Mapping[str, Any]], column: str, places: Sequence[str]) -> list[str]:
+    """The images' names as the rows give them; each once."""
+    seen: dict[str, str] = {}
+    for row, place in zip(rows, places, strict=True):
+        name = row.get(column)
+        if not isinstance(name, str) or not name:
+            raise LayoutError(str(path), place, f"names no image in column {column}")
+        if name in seen:
+            raise LayoutError(str(path), place, f"{name} is in {seen[name]} already: one row an image is read")
+        seen[name] = place
+    return list(seen)
+
+
+def _find(path: Path, base: Path, there: Inventory, names: Sequence[str], places: Sequence[str]) -> list[int]:
+    """The inventory's rows of these images. Raises `LayoutError` naming the first that are not there."""
+    row_of = {name: row for row, name in enumerate(there.members["name"].to_pylist())}
+    found, missing = [], []
+    for name, place in zip(names, places, strict=True):
+        row = row_of.get(_relative(name, base))
+        if row is None:
+            missing.append(f"{place} ({name})")
+        else:
+            found.append(row)
+    if missing:
+        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        reason = f"{len(missing)} of {len(names)} images are not in {base}: {', '.join(missing[:SHOWN])}{more}"
+        raise LayoutError(str(path), "", reason)
+    return found
+
+
+def _relative(name: str, base: Path) -> bytes:
+    pure = PurePosixPath(name.replace("\\", "/"))
+    for root in (base, base.resolve()):
+        if pure.is_absolute() and pure.is_relative_to(root):
+            pure = pure.relative_to(root)
+    return str(pure).encode("utf-8", "surrogateescape")

@@ -1,0 +1,199 @@
+"""``parquet:PLACE``: a file or folder of Parquet files with the images' bytes in a column, as Hugging Face stores them.
+
+Rows cannot be read at random, so the images are copied out once, into one file beside the list.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datahub.core import atomic
+from datahub.core.errors import BadArgument, LayoutError, from_oserror
+from datahub.core.events import Listener, Progress
+from datahub.pack import inventory
+from datahub.pack.inventory import Container, Inventory
+from datahub.pack.listed import Listed
+from datahub.pack.own import key_of, tables
+from datahub.pack.own.annotations import NAMES
+
+if TYPE_CHECKING:
+    from datahub.pack.sources import Reading
+
+BATCH = 64
+"""Rows read at once: of images of a megabyte, 64 MB."""
+SPOOL = "images.bin"
+
+
+def open_parquet(location: str, reading: Reading, scratch: Path, listener: Listener) -> Listed:
+    root = inventory.check_root(Path(location).expanduser())
+    files = sorted(root.rglob("*.parquet")) if root.is_dir() else [root]
+    if not files:
+        raise LayoutError(str(root), "", "holds no .parquet files")
+    identity = inventory.identity([root])
+    schema = _schema(files[0])
+    image = _image(schema, reading, files[0])
+    label = reading.columns.get("label") or next((name for name in NAMES["label"] if name in schema.names), None)
+    used = {"image": image, **({"label": label} if label else {})}
+    facts = {"kind": "parquet", "identity": identity, "split": str(reading.split), "columns": used}
+    folder = scratch / f"files-{key_of(facts)}"
+    spool = _Spool(root, files, image, folder, listener)
+    others = [name for name in schema.names if name not in used.values() and _plain(schema.field(name).type)]
+    columns = spool.copy([*others, *([label] if label else [])])
+    further = tables.field_names(others)
+    there = Inventory(folder, (Container(SPOOL),), spool.table)
+    rows = tables.Rows(
+        path=root,
+        table=spool.table,
+        names=[b"x." + each.rpartition(".")[2].encode("utf-8", "replace") for each in spool.names],
+        labels=columns[label] if label else None,
+        classes=_classes(schema, label) if label else None,
+        splits=_splits(files, spool.counts),
+        further={field: columns[name] for name, field in further.items()},
+    )
+    notes = [f"{len(spool.table):,} rows; " + ", ".join(f"{what}: column {name}" for what, name in used.items())]
+    return tables.write(scratch / f"{key_of(facts)}-samples", there, rows, reading.split, facts, notes)
+
+
+def _schema(path: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(path)
+    except (OSError, pa.ArrowException) as error:
+        raise LayoutError(str(path), "", f"is not a Parquet file: {error}") from error
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _plain(kind: pa.DataType) -> bool:
+    return not _holds_bytes(kind)
+
+
+def _image(schema: pa.Schema, reading: Reading, path: Path) -> str:
+    given = reading.columns.get("image")
+    able = [name for name in schema.names if _holds_bytes(schema.field(name).type)]
+    if given is not None and given not in able:
+        what = f"is not a column of {path.name} that holds bytes"
+        raise BadArgument("columns", given, what, f"such are: {', '.join(able) or 'none'}")
+    found = given or next((name for name in NAMES["image"] if name in able), able[0] if len(able) == 1 else None)
+    if found is None:
+        reason = f"no one column holds image bytes (of {', '.join(schema.names)})"
+        raise LayoutError(str(path), "", f"{reason}; say which: --columns image=NAME")
+    return found
+
+
+def _classes(schema: pa.Schema, label: str) -> list[str] | None:
+    """The names that Hugging Face keeps with a ClassLabel column."""
+    try:
+        info = json.loads((schema.metadata or {})[b"huggingface"])
+        names = info["info"]["features"][label]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return [str(name) for name in names] if isinstance(names, list) and names else None
+
+
+def _splits(files: list[Path], counts: list[int]) -> list[str] | None:
+    """By the files' names, ``train-00000-of-00004.parquet``, where all of them begin with a split's."""
+    heads = [path.name.split(".")[0].split("-")[0].lower() for path in files]
+    if not all(head in tables.FOLDERS for head in heads):
+        return None
+    return [head for head, count in zip(heads, counts, strict=True) for _ in range(count)]
+
+
+class _Spool:
+    """Copies the images of all files into one, and says where each is."""
+
+    def __init__(self, root: Path, files: list[Path], image: str, folder: Path, listener: Listener) -> None:
+        self._root, self._files, self._image = root, files, image
+        self._folder, self._listener = folder, listener
+        self.names: list[str] = []
+        self.counts: list[int] = []
+        self._offsets: list[int] = []
+        self._sizes: list[int] = []
+
+    @property
+    def table(self) -> pa.Table:
+        count = len(self._sizes)
+        columns: dict[str, Any] = {
+            "container": [0] * count,
+            "offset": self._offsets,
+            "stored": self._sizes,
+            "size": self._sizes,
+            "method": [inventory.PLAIN] * count,
+            "crc": [0] * count,
+            "name": [name.encode("utf-8", "surrogateescape") for name in self.names],
+        }
+        table = pa.table(columns, schema=inventory.SCHEMA)
+        return table.append_column("source", pa.array(self.names, pa.string()))
+
+    def copy(self, columns: list[str]) -> dict[str, list[Any]]:
+        """Write the images; returns the other columns' values."""
+        values: dict[str, list[Any]] = {name: [] for name in columns}
+        building = self._folder.with_name(f".{self._folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+        atomic.make_dir(building)
+        try:
+            with (building / SPOOL).open("wb") as out:
+                for path in self._files:
+                    before = len(self._sizes)
+                    for row, batch in self._batches(path, columns):
+                        self._images(out, path, row, batch.column(self._image))
+                        for name in columns:
+                            values[name] += batch.column(name).to_pylist()
+                    self.counts.append(len(self._sizes) - before)
+            if not (self._folder / SPOOL).exists():
+                shutil.rmtree(self._folder, ignore_errors=True)
+                building.rename(self._folder)
+        except OSError as error:
+            raise from_oserror(error, self._folder) from error
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        return values
+
+    def _batches(self, path: Path, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        row = 0
+        try:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(BATCH, columns=[self._image, *columns]):
+                    yield row, batch
+                    row += len(batch)
+                    self._listener(Progress("scan", path.name, row, file.metadata.num_rows, "rows"))
+        except pa.ArrowException as error:
+            raise LayoutError(str(path), f"after row {row}", f"cannot be read: {error}") from error
+
+    def _images(self, out: Any, path: Path, first: int, column: pa.Array) -> None:
+        paths: list[str | None] = [None] * len(column)
+        if pa.types.is_struct(column.type):
+            if column.type.get_field_index("path") >= 0:
+                paths = column.field("path").to_pylist()
+            column = column.field("bytes")
+        for at, data in enumerate(column.to_pylist()):
+            if data is None:
+                raise LayoutError(str(path), f"row {first + at}", f"has no image in column {self._image}")
+            self._offsets.append(out.tell())
+            self._sizes.append(len(data))
+            shown = paths[at] or _format(data)
+            self.names.append(
+                f"{path.relative_to(self._root) if path != self._root else path.name}#{first + at}/{shown}"
+            )
+            out.write(data)
+
+
+def _format(data: bytes) -> str:
+    from datahub.pack import images
+
+    try:
+        found = images.look(data).format
+    except ValueError:
+        return "image.jpg"
+    return f"image.{images.EXTENSIONS.get(found, found)}"

@@ -1,0 +1,179 @@
+"""From rows of samples to the tables of a `Listed`: labels, types of further fields, splits."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from datahub.core.errors import BadArgument, LayoutError
+from datahub.core.refs import SPLIT
+from datahub.pack import listed, pictures
+from datahub.pack.inventory import Inventory
+from datahub.pack.layouts import options as opt
+from datahub.pack.listed import TYPES, Listed
+from datahub.pack.splitting import Shares, assign
+from datahub.store.record import FieldSpec
+
+FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval", "extra", "unlabeled"}
+"""Names of folders, files and values that are taken for splits where all of them are."""
+
+
+@dataclass(kw_only=True)
+class Rows:
+    """n samples, found."""
+
+    path: Path
+    """What errors name."""
+    table: pa.Table
+    """The inventory's columns and ``source``."""
+    names: list[bytes]
+    """File names, for the images' format."""
+    labels: list[Any] | None = None
+    """Class names or numbers."""
+    classes: list[str] | None = None
+    """The classes in order, where the source says so; else they are the labels' names, sorted."""
+    splits: list[str] | None = None
+    further: dict[str, list[Any]] = field(default_factory=dict)
+    places: Sequence[str] = ()
+    """Where each sample is told of ("row 17"), for errors; empty: by its source."""
+
+    def place(self, at: int) -> str:
+        return self.places[at] if self.places else str(self.table["source"][at].as_py())
+
+
+def write(
+    folder: Path, there: Inventory, rows: Rows, shares: Shares | None, facts: Mapping[str, Any], notes: list[str]
+) -> Listed:
+    """The `Listed` of these rows. ``shares``: the splits that were asked for; None: those of the rows, else train.
+
+    Raises `LayoutError` for labels that are none, and where a split has no sample or a sample twice.
+    """
+    table = rows.table
+    fields = {"image": pictures.image_field(rows.names)}
+    classes: list[str] | None = None
+    if rows.labels is not None:
+        numbers, classes = _labels(rows)
+        table = table.append_column("label", pa.array(numbers, pa.int64()))
+        fields["label"] = pictures.LABEL
+        notes.append(f"{len(classes)} classes: {_some(classes)}")
+    for name, values in rows.further.items():
+        kind, made = _typed(values)
+        opt.field_name(name, "columns")
+        table = table.append_column(name, pa.array(made, TYPES[kind]))
+        fields[name] = FieldSpec(type=kind, extension="json")
+    if rows.further:
+        notes.append("fields: " + ", ".join(f"{name} ({fields[name].type})" for name in rows.further))
+    tables = _split(table, rows, shares)
+    pictures.unique(rows.path, tables)
+    return listed.write(folder, there, tables, classes=classes, fields=fields, facts=facts, notes=notes)
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _labels(rows: Rows) -> tuple[list[int], list[str]]:
+    """Numbers of the labels, and the classes."""
+    labels = rows.labels or []
+    for at, label in enumerate(labels):
+        if label is None or label == "":
+            raise LayoutError(str(rows.path), rows.place(at), "has no label")
+    if rows.classes is not None:
+        return _known(rows, labels, rows.classes)
+    whole = [_integer(label) for label in labels]
+    if all(number is not None and number >= 0 for number in whole):
+        numbers = [number for number in whole if number is not None]
+        most = max(numbers)
+        if most < 10 * len(numbers) + 1000:
+            return numbers, [str(number) for number in range(most + 1)]
+    names = sorted({str(label) for label in labels})
+    place = {name: at for at, name in enumerate(names)}
+    return [place[str(label)] for label in labels], names
+
+
+def _known(rows: Rows, labels: Sequence[Any], classes: list[str]) -> tuple[list[int], list[str]]:
+    place = {name: at for at, name in enumerate(classes)}
+    numbers = []
+    for at, label in enumerate(labels):
+        number = place.get(label) if isinstance(label, str) else label
+        if number is None or not 0 <= number < len(classes):
+            raise LayoutError(str(rows.path), rows.place(at), f"{label!r} is not one of the {len(classes)} classes")
+        numbers.append(int(number))
+    return numbers, classes
+
+
+def _integer(value: Any) -> int | None:
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"-?(?:0|[1-9][0-9]{0,17})", value):
+        return int(value)
+    return None
+
+
+def _float(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _typed(values: Sequence[Any]) -> tuple[str, list[Any]]:
+    """The narrowest of int, float, text and json that holds every value, and the values as such; "" is none."""
+    plain = [None if each == "" else each for each in values]
+    there = [each for each in plain if each is not None]
+    if any(isinstance(each, dict | list | tuple) for each in there):
+        return "json", [None if each is None else json.dumps(each, sort_keys=True) for each in plain]
+    if there and len(there) == len(plain) and all(_integer(each) is not None for each in there):
+        return "int", [_integer(each) for each in plain]
+    if there and all(_float(each) is not None for each in there):
+        return "float", [None if each is None else _float(each) for each in plain]
+    return "text", [None if each is None else str(each) for each in plain]
+
+
+def _split(table: pa.Table, rows: Rows, shares: Shares | None) -> dict[str, pa.Table]:
+    if shares is not None:
+        if rows.splits is not None:
+            listed_ = ", ".join(sorted(set(rows.splits)))
+            raise BadArgument("split", str(shares), f"the source has splits already: {listed_}", "leave --split out")
+        chosen = assign(table["source"].to_pylist(), shares)
+        found = {name: table.filter(pa.array(chosen == at)) for at, name in enumerate(shares.of)}
+    elif rows.splits is not None:
+        names = list(dict.fromkeys(rows.splits))
+        for name in names:
+            if not SPLIT.fullmatch(name):
+                raise LayoutError(str(rows.path), "", f"{name!r} is not a split's name: lower-case letters and digits")
+        values = np.array(rows.splits)
+        found = {name: table.filter(pa.array(values == name)) for name in names}
+    else:
+        found = {"train": table}
+    for name, each in found.items():
+        if not len(each):
+            raise LayoutError(str(rows.path), f"split {name}", f"gets none of the {len(table)} images")
+    return found
+
+
+def field_names(columns: Sequence[str]) -> dict[str, str]:
+    """Column -> the field it becomes: lower case, ``_`` for what a field's name may not hold, never a reserved one."""
+    found: dict[str, str] = {}
+    for column in columns:
+        name = re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_") or "field"
+        name = name if name[0].isalpha() else f"f_{name}"
+        try:
+            opt.field_name(name, "columns")
+        except BadArgument:
+            name = f"{name}_field"
+        if name == "label":
+            name = "label_field"
+        while name in found.values():
+            name += "_2"
+        found[column] = name[:60]
+    return found

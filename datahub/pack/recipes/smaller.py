@@ -1,0 +1,118 @@
+"""The recipe `max256` and its like: re-encoded so that the shorter side has at most so many pixels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image
+
+from datahub.pack import images, jpeg
+from datahub.pack.recipes import Made
+
+QUALITY = 90
+ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True, slots=True)
+class Smaller:
+    """Antialiased, quality 90, 4:2:0; grey images stay grey. What is small enough already keeps its bytes."""
+
+    side: int
+
+    @property
+    def name(self) -> str:
+        return f"max{self.side}"
+
+    def facts(self) -> dict[str, Any]:
+        """The bytes depend on the libraries that decode, scale and encode."""
+        return {
+            "quality": QUALITY,
+            "opencv": cv2.__version__,
+            "simplejpeg": simplejpeg.__version__,
+            "pillow": PIL.__version__,
+        }
+
+    def encode(self, pixels: NDArray[np.uint8]) -> list[bytes]:
+        return [_encoded(self._scaled(each)) for each in pixels]
+
+    def transform(self, files: Sequence[bytes]) -> list[Made]:
+        return [self._one(data) for data in files]
+
+    def _one(self, data: bytes) -> Made:
+        try:
+            look = images.look(data)
+            if min(look.width, look.height) <= self.side:
+                return Made(data, kept="small")
+            if look.format != "jpeg":
+                return self._by_pillow(data)
+            return self._jpeg(data)
+        except ValueError as error:
+            return Made(data, damage=str(error))
+
+    def _jpeg(self, data: bytes) -> Made:
+        header = jpeg.read(data)
+        if header.precision != 8:
+            return Made(data, kept=f"{header.precision}-bit")
+        if len(header.components) not in (1, 3):
+            return Made(data, kept="CMYK")
+        pixels = self._decoded(data, "GRAY" if len(header.components) == 1 else "RGB")
+        return Made(_oriented(_encoded(self._scaled(pixels)), data))
+
+    def _decoded(self, data: bytes, space: str) -> NDArray[np.uint8]:
+        """Pixels, by the decoder's own scaling where twice the wanted size is left for the antialiased rest."""
+        least = 2 * self.side
+        options: dict[str, Any] = {"colorspace": space, "min_height": least, "min_width": least, "min_factor": 1}
+        try:
+            found: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, **options)
+        except ValueError:
+            # Strict decoding also refuses what decodes in full but for a warning; Pillow tells the two apart.
+            images.pixels(data)
+            found = simplejpeg.decode_jpeg(data, strict=False, **options)
+        return found
+
+    def _by_pillow(self, data: bytes) -> Made:
+        pixels, why = images.plain(data)
+        return Made(data, kept=why) if pixels is None else Made(_encoded(self._scaled(pixels)))
+
+    def _scaled(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W), (H, W, 1) or (H, W, 3) with the shorter side at most ``side``, the other rounded."""
+        height, width = pixels.shape[:2]
+        shorter = min(height, width)
+        if shorter <= self.side:
+            return pixels
+        size = max(1, round(width * self.side / shorter)), max(1, round(height * self.side / shorter))
+        found: NDArray[np.uint8] = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        return found
+
+
+def _encoded(pixels: NDArray[np.uint8]) -> bytes:
+    grey = pixels.ndim == 2 or pixels.shape[2] == 1
+    space, sampling = ("GRAY", "Gray") if grey else ("RGB", "420")
+    whole = np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], 1 if grey else 3))
+    data: bytes = simplejpeg.encode_jpeg(whole, quality=QUALITY, colorspace=space, colorsubsampling=sampling)
+    return data
+
+
+def _oriented(made: bytes, original: bytes) -> bytes:
+    """``made`` with the original's EXIF orientation, where it says one: pixels and tag keep their meaning."""
+    if b"Exif\0\0" not in original[: 1 << 16]:
+        return made
+    try:
+        with Image.open(io.BytesIO(original)) as image:
+            turned = image.getexif().get(ORIENTATION, 1)
+    except images.BROKEN:
+        return made
+    if not isinstance(turned, int) or not 2 <= turned <= 8:
+        return made
+    # TIFF header (big-endian), one directory entry: the tag, type SHORT, one value; no further directory.
+    tiff = b"MM\0*\0\0\0\x08\0\x01" + ORIENTATION.to_bytes(2, "big") + b"\0\x03\0\0\0\x01" + bytes([0, turned, 0, 0])
+    body = b"Exif\0\0" + tiff + bytes(4)
+    return made[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + made[2:]

@@ -1,0 +1,186 @@
+"""The segment table of a tiled JPEG: where each entropy-coded segment is, told inside the JPEG itself.
+
+The table travels in APP9 segments, which decoders skip. The layout of a tiled file:
+
+    SOI | EXIF, ICC, comments, other APPn | APP9 table | JFIF, APP14, DQT, SOF, DHT, DRI, SOS | entropy data | EOI
+                                                       |<------------- the head ------------>|
+
+An APP9's content is `MAGIC`, its number, how many there are, and a part of the table. The table is `_FIXED`, then a
+big-endian u16 for each entropy-coded segment, its length without the marker after it.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datahub.pack import jpeg
+
+MAGIC = b"DHTILES\0"
+VERSION = 1
+LENGTH_CAP = (1 << 16) - 1
+"""Bytes that a length of two bytes can say: of an entropy-coded segment, and of an APP9 with its length."""
+MARKER = 2
+
+_PART = struct.Struct(">8sBB")
+_FIXED = struct.Struct(">BBBxHHHIII")
+"""Version; MCU width and height in pixels; restart interval, MCUs a row, MCU rows; offset and length of the head;
+number of entropy-coded segments."""
+_CONTENT_CAP = LENGTH_CAP - 2 - _PART.size
+_OURS = b"\xff\xe9"
+_CYCLE = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tiling:
+    """Where the entropy-coded segments of a tiled JPEG are; what `read_table` returns fits the data it was read from.
+
+    Offsets are from the start of the file. Segment ``i``, with the two bytes of the marker after it, is
+    ``data[bounds[i]:bounds[i + 1]]``; ``sizes`` are the same segments' bytes as int64 ``(mcu_rows, per_row)``.
+    ``subsampled`` is of columns and rows; ``sof`` is the offset of the frame header.
+    """
+
+    width: int
+    height: int
+    mcu_width: int
+    mcu_height: int
+    interval: int
+    mcus_per_row: int
+    mcu_rows: int
+    head_offset: int
+    head_length: int
+    sof: int
+    subsampled: tuple[bool, bool]
+    sizes: NDArray[np.int64] = field(repr=False)
+    bounds: NDArray[np.int64] = field(repr=False)
+
+    @property
+    def per_row(self) -> int:
+        """Segments in a row of MCUs."""
+        return self.mcus_per_row // self.interval
+
+
+def grid(header: jpeg.Header) -> tuple[int, int]:
+    """MCUs in a row, and rows of them."""
+    width, height = header.mcu
+    return -(-header.width // width), -(-header.height // height)
+
+
+def codes(count: int) -> NDArray[np.uint8]:
+    """Second bytes of the markers that follow ``count`` segments: RST0..RST7 in turn, then EOI."""
+    found = 0xD0 + np.arange(count, dtype=np.uint8) % _CYCLE
+    found[-1] = jpeg.EOI
+    return found
+
+
+def arranged(output: bytes, header: jpeg.Header, lengths: NDArray[np.int64]) -> bytes:
+    """The tiled file: what decoding does not need first, then the table, the head and the entropy data."""
+    first: list[bytes] = [b"\xff\xd8"]
+    head: list[bytes] = []
+    for segment in header.segments:
+        content = output[segment.start : segment.end]
+        if _is_table(content):
+            continue
+        (head if _decides(content) else first).append(content)
+    head.append(output[header.sos : header.entropy])
+    columns, rows = grid(header)
+    size = _FIXED.size + 2 * len(lengths)
+    parts = -(-size // _CONTENT_CAP)
+    offset = sum(map(len, first)) + size + parts * (4 + _PART.size)
+    length = sum(map(len, head))
+    fixed = (VERSION, *header.mcu, header.restart, columns, rows, offset, length, len(lengths))
+    table = _FIXED.pack(*fixed) + lengths.astype(">u2").tobytes()
+    for part in range(parts):
+        content = table[part * _CONTENT_CAP : (part + 1) * _CONTENT_CAP]
+        size_field = (2 + _PART.size + len(content)).to_bytes(2, "big")
+        first.append(_OURS + size_field + _PART.pack(MAGIC, part, parts) + content)
+    return b"".join((*first, *head, memoryview(output)[header.entropy :]))
+
+
+def _is_table(segment: bytes) -> bool:
+    return segment[1] == jpeg.APP9 and segment[4 : 4 + len(MAGIC)] == MAGIC
+
+
+def _decides(segment: bytes) -> bool:
+    """Whether decoded pixels depend on it: comments and application data do not matter, but for JFIF and Adobe."""
+    marker = segment[1]
+    if marker == jpeg.COM or jpeg.APP0 <= marker <= jpeg.APP15:
+        return (marker, segment[4:9]) in ((jpeg.APP0, b"JFIF\0"), (jpeg.APP14, b"Adobe"))
+    return True
+
+
+def read_table(data: jpeg.Encoded) -> Tiling | None:
+    """The tiling that ``data`` carries; None without a table, or with one that the data do not bear out."""
+    try:
+        header = jpeg.read(data)
+    except ValueError:
+        return None
+    table = _table(data, header)
+    if table is None or len(table) < _FIXED.size:
+        return None
+    _, width, height, every, columns, rows, offset, length, count = fixed = _FIXED.unpack_from(table)
+    true = (VERSION, *header.mcu, header.restart, *grid(header), offset, header.entropy - offset)
+    if fixed[:-1] != true or not every or columns % every or not count or count != rows * (columns // every):
+        return None
+    if len(table) != _FIXED.size + 2 * count or not _is_head(data, header, offset):
+        return None
+    sizes = np.frombuffer(table, ">u2", count, _FIXED.size).astype(np.int64)
+    sizes += MARKER
+    bounds = np.empty(count + 1, np.int64)
+    bounds[0] = header.entropy
+    np.cumsum(sizes, out=bounds[1:])
+    bounds[1:] += header.entropy
+    if bounds[-1] != len(data) or not _marked(data, bounds[1:]):
+        return None
+    sizes = sizes.reshape(rows, columns // every)
+    return Tiling(
+        header.width,
+        header.height,
+        width,
+        height,
+        every,
+        columns,
+        rows,
+        offset,
+        length,
+        header.sof,
+        header.subsampled,
+        sizes,
+        bounds,
+    )
+
+
+def _table(data: jpeg.Encoded, header: jpeg.Header) -> bytes | None:
+    """The table put together from its APP9 segments, which are in order; None when one is missing."""
+    contents: list[jpeg.Encoded] = []
+    complete = False
+    for marker, start, end in header.segments:
+        if marker != jpeg.APP9 or end - start < 4 + _PART.size:
+            continue
+        magic, number, total = _PART.unpack_from(data, start + 4)
+        if magic != MAGIC:
+            continue
+        if number != len(contents) or number >= total:
+            return None
+        contents.append(data[start + 4 + _PART.size : end])
+        complete = len(contents) == total
+    return b"".join(contents) if complete else None
+
+
+def _is_head(data: jpeg.Encoded, header: jpeg.Header, offset: int) -> bool:
+    """Whether a segment starts at ``offset`` and nothing that decoding needs stands before it."""
+    if header.frame not in (0, 1) or header.precision != 8:
+        return False
+    before = [segment for segment in header.segments if segment.start < offset]
+    if any(_decides(bytes(data[segment.start : segment.start + 9])) for segment in before):
+        return False
+    return any(segment.start == offset for segment in header.segments)
+
+
+def _marked(data: jpeg.Encoded, ends: NDArray[np.int64]) -> bool:
+    """Whether RST0..RST7 in turn, and EOI last, stand before ``ends``."""
+    entropy = np.frombuffer(data, np.uint8)
+    return bool((entropy[ends - 2] == 0xFF).all()) and bool((entropy[ends - 1] == codes(len(ends))).all())
