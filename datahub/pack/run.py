@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED as FIRST
-from concurrent.futures import BrokenExecutor, Executor, Future, wait
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from datahub.pack import commit, executor, executors
 from datahub.pack.ground import Bucket
 from datahub.pack.images import EXTENSIONS
 from datahub.pack.plan import PackPlan
-from datahub.pack.shard import Done, Task, finished, pack
+from datahub.pack.shard import Done, Task, begin, finished, pack
 from datahub.pack.source import Source
 from datahub.store import record as records
 from datahub.store.paths import pack_lock, part_lock, variant_dir
@@ -278,8 +278,7 @@ def _pack_all(plan: PackPlan, source: Source, todo: list[Task], how: How, listen
 def _finished(pool: Executor, todo: list[Task], source: Source) -> Iterator[tuple[Task, Done]]:
     """Tasks as they finish. In-process tasks are submitted one by one, so that progress is seen between them."""
     if isinstance(pool, executor.InProcess):
-        for task in todo:
-            yield task, _result(pool.submit(pack, task, source))
+        yield from _overlapped(todo, source)
         return
     running: dict[Future[Done], Task] = {pool.submit(pack, task, source): task for task in todo}
     pending = set(running)
@@ -287,6 +286,19 @@ def _finished(pool: Executor, todo: list[Task], source: Source) -> Iterator[tupl
         ready, pending = wait(pending, return_when=FIRST)
         for future in ready:
             yield running[future], _result(future)
+
+
+def _overlapped(todo: list[Task], source: Source) -> Iterator[tuple[Task, Done]]:
+    """Each shard is made durable while the next one is written."""
+    with ThreadPoolExecutor(1, thread_name_prefix="finish") as pool:
+        before: tuple[Task, Future[Done]] | None = None
+        for task in todo:
+            now = task, pool.submit(begin(task, source))
+            if before is not None:
+                yield before[0], _result(before[1])
+            before = now
+        if before is not None:
+            yield before[0], _result(before[1])
 
 
 def _result(future: Future[Done]) -> Done:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -84,7 +84,6 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     """Fewer than ``last - first`` where samples were left out; 0: the shard is not part of the variant."""
     bytes: int
     sha256: str
-    md5: str
     blocks: str
     """Hex of the raw block digests."""
     offsets: tuple[int, str, str]
@@ -114,7 +113,16 @@ def finished(task: Task) -> Done | None:
 
 def pack(task: Task, source: Source) -> Done:
     """Write the shard, unless it is finished. Equal tasks give equal bytes."""
-    return finished(task) or _Packing(task, source).run()
+    return finished(task) or begin(task, source)()
+
+
+def begin(task: Task, source: Source) -> Callable[[], Done]:
+    """Write the shard's samples. What it returns makes them durable and says so; it may run on another thread while
+    the next shard is begun.
+    """
+    packing = _Packing(task, source)
+    packing.write()
+    return packing.finish
 
 
 class _Image(NamedTuple):
@@ -143,19 +151,21 @@ class _Packing:
         self.gaps: list[int] = []
         within = chosen(task.samples, task.split, task.stats)
         self.sampled = within[np.searchsorted(within, task.first) : np.searchsorted(within, task.last)]
+        self.writer = HashedWriter(task.ground.sink(f"out/{task.name}"))
 
-    def run(self) -> Done:
-        task = self.task
-        writer = HashedWriter(task.ground.sink(f"out/{task.name}"))
+    def write(self) -> None:
         try:
             for rows, chunk in self._chunks():
-                self._add(writer, rows, chunk)
-            end = writer.bytes
-            writer.put(tar.END)
+                self._add(self.writer, rows, chunk)
         except BaseException:
-            writer.abandon()
+            self.writer.abandon()
             raise
-        digests, md5 = writer.finish()
+
+    def finish(self) -> Done:
+        task = self.task
+        end = self.writer.bytes
+        self.writer.put(tar.END)
+        digests = self.writer.finish()
         offsets = np.array([*self.heads, end], "<u8").tobytes()
         put(task.ground, f"out/{offsets_name(task.name)}", offsets)
         of_offsets = blocks.of_bytes(offsets)
@@ -169,7 +179,6 @@ class _Packing:
             samples=len(self.heads),
             bytes=digests.bytes,
             sha256=digests.sha256,
-            md5=md5,
             blocks=digests.raw.hex(),
             offsets=(of_offsets.bytes, of_offsets.sha256, of_offsets.raw.hex()),
             histogram=np.bincount(labels, minlength=task.classes).tolist() if self.labelled else [],

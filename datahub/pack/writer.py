@@ -1,11 +1,10 @@
-"""One file written and hashed at once: bytes go to the disk, the SHA-256s and the MD5 on threads of their own.
+"""One file written and hashed at once: bytes go to the disk, the two SHA-256s on threads of their own.
 
 hashlib and file writes release the GIL, so on two cores the digests cost little over the writing.
 """
 
 from __future__ import annotations
 
-import hashlib
 import queue
 import threading
 from collections.abc import Callable
@@ -54,8 +53,7 @@ class HashedWriter:
         self._parts: list[bytes] = []
         self._held = 0
         self._blocks = BlockHasher()
-        self._md5 = hashlib.md5(usedforsecurity=False)
-        self._lanes = [_Lane(sink.write), _Lane(self._hash_whole), _Lane(self._hash_parts)]
+        self._lanes = [_Lane(sink.write), _Lane(self._hash_whole), _Lane(self._hash_blocks)]
 
     def put(self, data: bytes) -> None:
         """Append ``data``; it is handed on in buffers of about `FLUSH` bytes."""
@@ -65,8 +63,8 @@ class HashedWriter:
         if self._held >= FLUSH:
             self._flush()
 
-    def finish(self) -> tuple[FileDigests, str]:
-        """(digests, md5 hex) of the whole file, which is durable then. Raises what the sink raises."""
+    def finish(self) -> FileDigests:
+        """Digests of the whole file, which is durable then. Raises what the sink raises."""
         try:
             self._flush()
             self._end()
@@ -74,7 +72,7 @@ class HashedWriter:
             self._sink.abandon()
             raise
         self._sink.finish()
-        return self._blocks.result(), self._md5.hexdigest()
+        return self._blocks.result()
 
     def abandon(self) -> None:
         """Stop the threads and the sink."""
@@ -106,7 +104,6 @@ class HashedWriter:
         for data in parts:
             self._blocks.update_whole(data)
 
-    def _hash_parts(self, parts: list[bytes]) -> None:
+    def _hash_blocks(self, parts: list[bytes]) -> None:
         for data in parts:
             self._blocks.update_blocks(data)
-            self._md5.update(data)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from datahub.core.errors import BadArgument
 from datahub.core.events import Listener, ignore
-from datahub.pack.layouts import cifar, idx, ilsvrc, imagefolder, shapes
 
 if TYPE_CHECKING:
     from datahub.acquire import Verified
@@ -44,8 +44,9 @@ class Lister(Protocol):
     ) -> Source: ...
 
 
-KINDS: Mapping[str, Opener] = {"idx": idx.open_source, "cifar": cifar.open_source, "shapes": shapes.open_source}
-LISTED: Mapping[str, Lister] = {"ilsvrc": ilsvrc.open_source, "imagefolder": imagefolder.open_source}
+KINDS = ("cifar", "idx", "shapes")
+LISTED = ("ilsvrc", "imagefolder")
+"""Modules of this package; each is imported when it is needed."""
 
 
 def open_source(
@@ -62,9 +63,11 @@ def open_source(
 
     Raises `BadArgument` for an unknown kind and for options that do not fit it.
     """
-    if opener := KINDS.get(layout.kind):
+    if layout.kind in KINDS:
+        opener: Opener = import_module(f"{__name__}.{layout.kind}").open_source
         return opener(layout.options, files, splits=splits, classes=classes)
-    if (lister := LISTED.get(layout.kind)) and scratch is not None:
+    if layout.kind in LISTED and scratch is not None:
+        lister: Lister = import_module(f"{__name__}.{layout.kind}").open_source
         return lister(layout.options, files, splits=splits, classes=classes, scratch=scratch, listener=listener)
     known = ", ".join(sorted([*KINDS, *LISTED]))
     raise BadArgument("layout.kind", layout.kind, "is not a layout", f"known: {known}")
