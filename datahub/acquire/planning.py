@@ -95,10 +95,16 @@ def _first(sources: tuple[str, ...]) -> str:
     return sources[0] if sources else "nowhere that is known"
 
 
-def plan(manifest: Manifest, settings: Settings) -> Plan:
-    """Look at what is here. Raises `ManualFiles` where a person must bring files that no mirror has."""
+def plan(manifest: Manifest, settings: Settings, variant: str | None = None) -> Plan:
+    """Look at what is here of the files that ``variant`` needs (None: of all).
+
+    Raises `ManualFiles` where a person must bring files that no mirror has.
+    """
     folder = settings.downloads / manifest.name / manifest.version
-    items = tuple(_item(manifest, file, folder, settings) for file in manifest.files)
+    items = tuple(
+        _item(manifest, file, folder, settings)
+        for file in (manifest.files if variant is None else manifest.files_of(variant))
+    )
     found = Plan(manifest.name, manifest.version, items, _free(settings.home), folder, manifest.access.instructions)
     unreachable = [item.file.filename for item in found.missing if not item.sources and not item.looked]
     if unreachable and manifest.access.kind != "open":

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from datahub.cli import summary
 from datahub.cli.app import App
 from datahub.cli.list import packed
 from datahub.cli.tables import table
 from datahub.core.errors import UnknownDataset, UnknownVariant, UnknownVersion
 from datahub.core.refs import Ref
 from datahub.core.sizes import format_bytes
+from datahub.pack.fetch import RECIPES, of_manifest
 
 if TYPE_CHECKING:
     from datahub.registry import Catalog, File, Manifest
@@ -48,13 +50,15 @@ def command(app: App, ref: str) -> None:
         return
     here = [each for each in here if each.ref.version == manifest.version]
     variant = asked.variant or manifest.default_variant
-    if variant not in manifest.variants:
+    try:
+        base = of_manifest(manifest, variant).base
+    except UnknownVariant:
         if not here:
-            raise UnknownVariant(manifest.name, variant, sorted(manifest.variants))
+            raise
         _packed_only(app, here)
         return
-    app.emit(_document(known, manifest, variant, here))
-    for line in _lines(known, manifest, variant, here):
+    app.emit(_document(known, manifest, variant, base, here))
+    for line in _lines(known, manifest, variant, base, here):
         app.echo(line)
 
 
@@ -65,35 +69,35 @@ def _same(asked: Ref, ref: Ref) -> bool:
 
 def _packed_only(app: App, here: Sequence[Located]) -> None:
     """What the store knows of a dataset that no manifest describes: packed from a source of the user's."""
-    app.emit({"local": [packed(each) for each in here]})
+    app.emit({"local": [{**packed(each), **summary.document(each.record)} for each in here]})
     for each in here:
         record = each.record
         app.echo(f"{each.ref}{f'  {record.title}' if record.title else ''}")
         splits = ", ".join(f"{name} {split.samples:,}" for name, split in record.splits.items())
         facts = [
             ("task", record.task),
-            ("classes", _classes(record.classes)),
+            ("classes", _classes(record.classes, record.words)),
             ("licence", record.licence or ""),
             ("splits", splits),
             ("here", f"{each.path} ({format_bytes(record.bytes())})"),
         ]
-        for line in _facts(facts):
+        for line in [*_facts(facts), *(f"    {line}" for line in summary.lines(record))]:
             app.echo(line)
 
 
-def _lines(known: Catalog, manifest: Manifest, variant: str, here: Sequence[Located]) -> Iterator[str]:
+def _lines(known: Catalog, manifest: Manifest, variant: str, base: str, here: Sequence[Located]) -> Iterator[str]:
     yield f"{manifest.name}@{manifest.version}/{variant}  {manifest.title}"
-    for paragraph in (manifest.description, manifest.variants[variant].description):
+    for paragraph in (manifest.description, manifest.variants[base].description):
         yield from textwrap.wrap(" ".join(paragraph.split()), WIDTH, initial_indent="  ", subsequent_indent="  ")
     licence, access = manifest.licence, manifest.access
-    splits = manifest.splits_of(variant)
+    splits = manifest.splits_of(base)
     terms = "; the publisher's terms must be accepted" if access.consent else ""
     yield from _facts(
         [
             ("homepage", manifest.homepage),
             ("task", manifest.task),
             ("image", manifest.image),
-            ("classes", _classes(manifest.classes_of(variant))),
+            ("classes", _classes(manifest.classes_of(base), manifest.words)),
             ("splits", ", ".join(f"{name} {count:,}" for name, count in splits.items())),
             ("variants", _variants(manifest)),
             ("versions", ", ".join(known.versions(manifest.name))),
@@ -107,7 +111,8 @@ def _lines(known: Catalog, manifest: Manifest, variant: str, here: Sequence[Loca
     )
     for each in here:
         yield from _facts([("here", f"{each.path} ({each.ref.variant}, {format_bytes(each.record.bytes())})")])
-    yield from _files(manifest.files)
+        yield from (f"    {line}" for line in summary.lines(each.record))
+    yield from _files(manifest.files_of(base))
     if manifest.citation:
         yield from ("", "  citation")
         yield from (f"    {line}" for line in manifest.citation.strip().splitlines())
@@ -146,9 +151,11 @@ def _files(files: Sequence[File]) -> Iterator[str]:
         yield from (f"      {url}" for url in each.mirrors)
 
 
-def _classes(classes: Sequence[str]) -> str:
+def _classes(classes: Sequence[str], words: Sequence[str] = ()) -> str:
     if not classes:
         return ""
+    if words:
+        classes = [f"{name} ({word.split(',')[0]})" for name, word in zip(classes, words, strict=True)]
     shown = classes if len(classes) < MANY_CLASSES else classes[:FEW_CLASSES]
     more = f", and {len(classes) - len(shown):,} more" if len(shown) < len(classes) else ""
     return f"{len(classes):,}: {', '.join(shown)}{more}"
@@ -157,7 +164,7 @@ def _classes(classes: Sequence[str]) -> str:
 def _variants(manifest: Manifest) -> str:
     default = manifest.default_variant
     others = [name for name in manifest.variants if name != default]
-    return ", ".join([f"{default} (default)", *others])
+    return ", ".join([f"{default} (default)", *others]) + f"; of each also {', '.join(RECIPES)}"
 
 
 def _joined(*texts: str | None) -> str:
@@ -168,25 +175,25 @@ def _short(manifest: Manifest, variant: str) -> str:
     return manifest.name if variant == manifest.default_variant else f"{manifest.name}/{variant}"
 
 
-def _document(known: Catalog, manifest: Manifest, variant: str, here: Sequence[Located]) -> dict[str, Any]:
+def _document(known: Catalog, manifest: Manifest, variant: str, base: str, here: Sequence[Located]) -> dict[str, Any]:
     from msgspec.structs import asdict
 
     facts = asdict(manifest)
-    sizes = [each.bytes for each in manifest.files]
+    sizes = [each.bytes for each in manifest.files_of(base)]
     facts.update(
         ref=f"{manifest.name}@{manifest.version}/{variant}",
         variant=variant,
-        splits=manifest.splits_of(variant),
-        classes=manifest.classes_of(variant),
+        splits=manifest.splits_of(base),
+        classes=manifest.classes_of(base),
         licence=asdict(manifest.licence),
         access=asdict(manifest.access),
         tried=asdict(manifest.tried),
         files=[asdict(each) for each in manifest.files],
-        layout=asdict(manifest.layout_of(variant)),
+        layout=asdict(manifest.layout_of(base)),
         variants={name: asdict(each) for name, each in manifest.variants.items()},
         versions=known.versions(manifest.name),
         manifest=known.file_of(manifest),
         download_bytes=None if None in sizes else sum(size for size in sizes if size is not None),
-        local=[packed(each) for each in here],
+        local=[{**packed(each), **summary.document(each.record)} for each in here],
     )
     return facts

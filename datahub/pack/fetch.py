@@ -125,7 +125,7 @@ def acquire_plan(wanted: Target, settings: Settings, *, accept_licence: bool = F
     if manifest.access.consent and not accept_licence:
         terms = manifest.licence.url or manifest.homepage
         raise ConsentNeeded(manifest.name, f"its terms must be accepted first ({terms})", "--accept-licence")
-    return plan(manifest, settings)
+    return plan(manifest, settings, wanted.base)
 
 
 def source_of(wanted: Target, files: tuple[Verified, ...], settings: Settings, listener: Listener = ignore) -> Source:

@@ -49,7 +49,7 @@ def shipped_folder() -> Path:
 
 
 def entry_of(manifest: Manifest, file: str) -> Entry:
-    sizes = [each.bytes for each in manifest.files]
+    sizes = [each.bytes for each in manifest.files_of(manifest.default_variant)]
     known = [size for size in sizes if size is not None]
     return Entry(
         name=manifest.name,

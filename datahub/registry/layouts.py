@@ -6,6 +6,8 @@ How a layout reads its files, and which further options it takes, is the `pack` 
             options.label_column, label_columns, label_offset
     cifar   options.archive = ROLE; options.splits.SPLIT = [MEMBER, ...];
             options.meta, meta_key, label_key, extra, member_md5
+    ilsvrc  options.train, options.val, options.devkit = ROLE; splits train and val, or one of them
+    imagefolder  options.splits.SPLIT = {archive = ROLE, folder = FOLDER, annotations = MEMBER, labels = names|numbers}
     shapes  a generator: options.seed and what its image style takes; no files
 """
 
@@ -90,6 +92,38 @@ def _cifar(options: Table, splits: Table | None, place: Place, roles: Roles, rep
             report(under(place("splits"), name), "must be a list of the archive's members")
 
 
+def _ilsvrc(options: Table, splits: Table | None, place: Place, roles: Roles, report: Report) -> None:
+    for key in ("train", "val", "devkit"):
+        if key in options:
+            _role(options[key], place(key), roles, report)
+        else:
+            report(place(key), "is missing: name the role of the archive")
+    for name in splits or ():
+        if name not in ("train", "val"):
+            report(under("splits", name), "this layout has the splits train and val")
+
+
+def _imagefolder(options: Table, splits: Table | None, place: Place, roles: Roles, report: Report) -> None:
+    for name, split in _splits(options, splits, place, report):
+        here = under(place("splits"), name)
+        if not isinstance(split, dict):
+            report(here, "must be a table: archive = ROLE, folder = FOLDER")
+            continue
+        if "archive" in split:
+            _role(split["archive"], under(here, "archive"), roles, report)
+        else:
+            report(under(here, "archive"), "is missing: name the role of the archive")
+        for key in ("folder", "annotations"):
+            if key in split and not _inside(split[key]):
+                report(under(here, key), f"{split[key]!r} is not a path inside the archive")
+        if split.get("labels", "names") not in ("names", "numbers"):
+            report(under(here, "labels"), "must be names or numbers")
+
+
+def _inside(path: object) -> bool:
+    return isinstance(path, str) and not path.startswith("/") and ".." not in path.split("/")
+
+
 def _shapes(options: Table, splits: Table | None, place: Place, roles: Roles, report: Report) -> None:
     """A generator names no files."""
 
@@ -97,6 +131,8 @@ def _shapes(options: Table, splits: Table | None, place: Place, roles: Roles, re
 KINDS: Mapping[str, Callable[[Table, Table | None, Place, Roles, Report], None]] = {
     "idx": _idx,
     "cifar": _cifar,
+    "ilsvrc": _ilsvrc,
+    "imagefolder": _imagefolder,
     "shapes": _shapes,
 }
 

@@ -63,6 +63,18 @@ def samples(table: Table, place: str, report: Report) -> None:
     _texts(table.get("classes", ()), under(place, "classes"), report)
 
 
+def words(table: Table, report: Report) -> None:
+    """What classes are called: one for each, on one line; two classes may share theirs (ImageNet has two cranes)."""
+    if "words" not in table:
+        return
+    found, classes = table["words"], table.get("classes", ())
+    if len(found) != len(classes):
+        report("words", f"must be as many as the classes: {len(found)} for {len(classes)}")
+    for i, text in enumerate(found):
+        if text is not None and (not text.strip() or not text.isprintable()):
+            report(f"words[{i}]", f"{text!r} is not a name" if text else "is empty")
+
+
 def own_samples(table: Table, report: Report) -> None:
     samples(table, "", report)
 
@@ -190,6 +202,8 @@ def variants(table: Table, report: Report) -> None:
         if not VARIANT.fullmatch(name):
             report(place, f"{name!r} is not a variant: use lower-case letters, digits, '_' and '-', at most 32")
         samples(each or {}, place, report)
+        if each and "files" in each:
+            _roles(each["files"], [file and file.get("role") for file in table.get("files", ())], place, report)
     if "default_variant" not in table:
         if found and "published" not in found:
             report("default_variant", f"is missing: name one of {', '.join(sorted(found))}")
@@ -198,5 +212,17 @@ def variants(table: Table, report: Report) -> None:
         report("default_variant", f"{given!r} is not a variant of this manifest; {hint(given, found)}")
 
 
-RULES: tuple[Callable[[Table, Report], None], ...] = (identity, own_samples, access, files, variants)
+def _roles(found: Sequence[str | None], known: Sequence[str | None], place: str, report: Report) -> None:
+    """The roles of the files that a variant is packed from."""
+    if not found:
+        report(under(place, "files"), "names no file; leave it out where the variant needs all")
+    for i, role in enumerate(found):
+        here = f"{under(place, 'files')}[{i}]"
+        if role is not None and role in found[:i]:
+            report(here, f"{role!r} is listed twice")
+        elif role is not None and role not in known:
+            report(here, f"no file has the role {role!r}; {hint(role, [each for each in known if each])}")
+
+
+RULES: tuple[Callable[[Table, Report], None], ...] = (identity, own_samples, words, access, files, variants)
 """Every rule but the layout's."""

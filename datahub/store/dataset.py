@@ -246,6 +246,11 @@ class Dataset:
         return self.record.classes
 
     @property
+    def words(self) -> list[str]:
+        """What each class is called in words, where ``classes`` are identifiers; else empty."""
+        return self.record.words
+
+    @property
     def class_to_idx(self) -> dict[str, int]:
         return {name: label for label, name in enumerate(self.classes)}
 

@@ -28,7 +28,8 @@ from tests.benchmarks._ilsvrc import TRAIN, build
 SHARDWRITER = """
 import sys, tarfile, webdataset
 from pathlib import Path
-with tarfile.open(sys.argv[1]) as outer, webdataset.ShardWriter(sys.argv[2] + "/train-%06d.tar", maxsize=256e6, verbose=0) as out:
+out = webdataset.ShardWriter(sys.argv[2] + "/train-%06d.tar", maxsize=256e6, verbose=0)
+with tarfile.open(sys.argv[1]) as outer, out:
     labels = {}
     for member in outer:
         wnid = member.name.partition(".")[0]

@@ -28,7 +28,7 @@ class SplitOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     archive: str
     """Role of the archive."""
     folder: str = ""
-    """Where the split's images are in it."""
+    """Where the split's images are in it; ``*``: in the one folder that it holds, whatever that is called."""
     annotations: str | None = None
     """A member of lines ``image class ...`` that names the classes; without it the first folder does."""
     labels: Literal["names", "numbers"] = "names"
@@ -76,10 +76,17 @@ class _Split:
 
     def __init__(self, path: Path, options: SplitOptions, there: Inventory) -> None:
         self.path, self.options, self.inventory = path, options, there
-        self.found: Found = pictures.below(there, options.folder)
+        self.found: Found = pictures.below(there, self._only() if options.folder == "*" else options.folder)
         if not len(self.found):
             raise LayoutError(str(path), options.folder, "holds no images")
         self.names = self._listed() if options.annotations else [self._folder(parts) for parts in self.found.parts]
+
+    def _only(self) -> str:
+        """The one folder at the top of the archive."""
+        tops = {name.partition(b"/")[0] for name in self.inventory.members["name"].to_pylist() if b"/" in name}
+        if len(tops) != 1:
+            raise LayoutError(str(self.path), "", f"holds {len(tops)} folders where one is expected")
+        return pictures.text(tops.pop())
 
     def _folder(self, parts: list[bytes]) -> str:
         if len(parts) < 2:
