@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from datahub.loader.opening import vision as vision
     from datahub.loader.streaming import StreamingLoader as StreamingLoader
     from datahub.loader.topology import Topology as Topology
+    from datahub.loader.writing import Writer as Writer
     from datahub.order.formula import OrderOptions as Order
     from datahub.tensor import transforms as transforms
 
@@ -26,12 +27,13 @@ _WHERE = {
     "fetch": ("datahub.loader.getting", "fetch"),
     "open": ("datahub.loader.opening", "open_dataset"),
     "pack": ("datahub.pack", ""),
+    "Writer": ("datahub.loader.writing", "Writer"),
     "vision": ("datahub.loader.opening", "vision"),
     "transforms": ("datahub.tensor.transforms", ""),
     "errors": ("datahub.core.errors", ""),
 }
 
-__all__ = ["Order", "StreamingLoader", "Topology", "errors", "fetch", "open", "pack", "transforms", "vision"]
+__all__ = ["Order", "StreamingLoader", "Topology", "Writer", "errors", "fetch", "open", "pack", "transforms", "vision"]
 
 
 def __getattr__(name: str) -> Any:

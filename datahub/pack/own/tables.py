@@ -41,6 +41,8 @@ class Rows:
     """The classes in order, where the source says so; else they are the labels' names, sorted."""
     splits: list[str] | None = None
     further: dict[str, list[Any]] = field(default_factory=dict)
+    kinds: Mapping[str, str] | None = None
+    """The further fields' types, where they are known; else they are found from the values."""
     places: Sequence[str] = ()
     """Where each sample is told of ("row 17"), for errors; empty: by its source."""
 
@@ -64,7 +66,7 @@ def write(
         fields["label"] = pictures.LABEL
         notes.append(f"{len(classes)} classes: {_some(classes)}")
     for name, values in rows.further.items():
-        kind, made = _typed(values)
+        kind, made = _typed(values) if rows.kinds is None else _as(rows.kinds[name], values)
         opt.field_name(name, "columns")
         table = table.append_column(name, pa.array(made, TYPES[kind]))
         fields[name] = FieldSpec(type=kind, extension="json")
@@ -137,6 +139,10 @@ def _typed(values: Sequence[Any]) -> tuple[str, list[Any]]:
     if there and all(_float(each) is not None for each in there):
         return "float", [None if each is None else _float(each) for each in plain]
     return "text", [None if each is None else str(each) for each in plain]
+
+
+def _as(kind: str, values: list[Any]) -> tuple[str, list[Any]]:
+    return kind, [json.dumps(each, sort_keys=True) for each in values] if kind == "json" else values
 
 
 def _split(table: pa.Table, rows: Rows, shares: Shares | None) -> dict[str, pa.Table]:
