@@ -33,7 +33,8 @@ def write(packed: PackPlan, shards: dict[str, list[Done]]) -> Record:
 
     Raises `LayoutError` where so much was left out that a split is empty.
     """
-    shards = {split: [each for each in done if each.samples] for split, done in shards.items()}
+    everything = shards
+    shards = {split: [each for each in done if each.samples] for split, done in everything.items()}
     for split, done in shards.items():
         if not done:
             raise LayoutError(str(packed.ref), f"split {split}", "every image of it is damaged")
@@ -49,7 +50,8 @@ def write(packed: PackPlan, shards: dict[str, list[Done]]) -> Record:
             files.append((offsets_name(each.name), "offsets", FileDigests(size, sha256, bytes.fromhex(raw))))
         table = _tables(packed, split, done, files)
         digests[split] = summary.digests(table)
-        entries[split] = _split(packed, split, done, fields, table, summary.duplicates(digests[split]))
+        entry = _split(packed, split, done, fields, table, summary.duplicates(digests[split]))
+        entries[split] = _with_damage(entry, split, everything[split])
     for name, data in _texts(packed, shards).items():
         _put(packed, name, "card" if name == "README.md" else "metadata", data, files)
     put(packed.ground, f"out/{record.BLOCKS}", b"".join(each.raw for _, _, each in files))
@@ -143,6 +145,17 @@ def _fields(packed: PackPlan, shards: dict[str, list[Done]]) -> dict[str, FieldS
     return fields
 
 
+def _with_damage(entry: SplitEntry, split: str, done: list[Done]) -> SplitEntry:
+    """What was damaged, in shards that are left without samples, too."""
+    damaged = [
+        DamagedEntry(key=key_of(split, each.number), source=each.source, reason=each.reason)
+        for d in done
+        for each in d.damaged
+    ]
+    gaps = [number for each in done for number in each.gaps]
+    return msgspec.structs.replace(entry, damaged=damaged, gaps=gaps)
+
+
 def _split(
     packed: PackPlan,
     split: str,
@@ -168,12 +181,6 @@ def _split(
         histogram=histogram,
         stats=sums.result(full=packed.options["stats"] == "full" or packed.splits[split] <= sums.images),
         permuted=packed.permuted,
-        gaps=[number for each in done for number in each.gaps],
-        damaged=[
-            DamagedEntry(key=key_of(split, each.number), source=each.source, reason=each.reason)
-            for d in done
-            for each in d.damaged
-        ],
         kept=dict(sorted(kept.items())),
         formats=summary.formats(table),
         sizes=summary.sizes(table),

@@ -277,7 +277,7 @@ class _Packing:
     def _admits(self, row: int, source: str, damage: str) -> bool:
         """Whether a damaged sample goes into the shard; raises `LayoutError` where the policy is to refuse it."""
         if self.task.damaged == "refuse":
-            raise LayoutError(source, "", damage)
+            raise LayoutError(source, "", damage, "mend or remove it, or say --damaged keep or quarantine")
         self.damaged.append(Damaged(row, source, damage))
         if self.task.damaged == "quarantine":
             self.gaps.append(row)

@@ -36,7 +36,7 @@ class Tiled:
             return Made(self._tiler.tile(data))
         except NotTiled as reason:
             if reason.damaged:
-                return Made(data, damage=reason.reason)
+                return Made(data, damage=str(reason))
             return Made(data, kept=reason.reason)
 
     @cached_property
