@@ -38,6 +38,7 @@ from datahub.pack.own import tables
 from datahub.pack.run import Part
 from datahub.registry.parse import digest_of
 from datahub.registry.schema import Layout, Licence, Manifest, Tried
+from datahub.store.arrow import array
 from datahub.store.paths import building_dir, pack_lock, part_lock
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
@@ -333,5 +334,7 @@ def _table(rows: Sequence[tuple[str, str, int, _Row]]) -> pa.Table:
         "crc": [0] * len(own),
         "name": [row.source.encode("utf-8", "surrogateescape") for row in own],
     }
-    table = pa.table(columns, schema=inventory.SCHEMA)
-    return table.append_column("source", pa.array([row.source for row in own], pa.string()))
+    table = pa.Table.from_arrays(
+        [array(columns[each.name], each.type) for each in inventory.SCHEMA], schema=inventory.SCHEMA
+    )
+    return table.append_column("source", array([row.source for row in own], pa.string()))

@@ -16,6 +16,7 @@ from datahub.pack.plan import PackPlan
 from datahub.pack.shard import Done
 from datahub.pack.stats import Sums
 from datahub.store import blocks, index, locate, record
+from datahub.store.arrow import array, numbers
 from datahub.store.blocks import FileDigests
 from datahub.store.paths import index_name, key_of, locate_name, offsets_name, wids_name
 from datahub.store.record import DamagedEntry, FieldSpec, FileEntry, Record, ShardEntry, SplitEntry
@@ -85,9 +86,9 @@ def _tables(packed: PackPlan, split: str, done: list[Done], files: Files) -> pa.
     found = [packed.ground.get(f"work/{each.name}.rows") or b"" for each in done]
     table = pa.concat_tables([index.decode(data) for data in found])
     del found
-    numbers = np.repeat(np.arange(len(done), dtype=np.int32), [each.samples for each in done])
+    places = np.repeat(np.arange(len(done), dtype=np.int32), [each.samples for each in done])
     # Shards that were left out for want of samples do not count.
-    table = table.set_column(table.column_names.index("shard"), "shard", pa.array(numbers))
+    table = table.set_column(table.column_names.index("shard"), "shard", array(places, pa.int32()))
     rows = np.empty(len(table), locate.LOCATE)
     for name, column in (
         ("offset", "image_offset"),
@@ -96,8 +97,8 @@ def _tables(packed: PackPlan, split: str, done: list[Done], files: Files) -> pa.
         ("width", "width"),
         ("height", "height"),
     ):
-        rows[name] = table[column].to_numpy()
-    rows["label"] = table["label"].to_numpy() if "label" in table.column_names else -1
+        rows[name] = numbers(table[column])
+    rows["label"] = numbers(table["label"]) if "label" in table.column_names else -1
     _put(packed, locate_name(split), "locate", locate.encode(rows), files)
     kinds = {name: spec.type for name, spec in packed.fields.items()}
     columns = {name: table[name] for name in table.column_names}

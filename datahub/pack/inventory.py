@@ -29,6 +29,7 @@ from datahub.core.events import Listener, Progress, ignore
 from datahub.pack import untar, unzip
 from datahub.pack.inflate import STEP, Stream, Window
 from datahub.pack.members import DEFAULT, Limits, Member
+from datahub.store.arrow import array
 
 SCHEMA = pa.schema(
     [
@@ -123,7 +124,9 @@ class _Columns:
 
     def batch(self) -> pa.RecordBatch:
         columns = [getattr(self, each.name) for each in SCHEMA]
-        return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
+        return pa.RecordBatch.from_arrays(
+            [array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
+        )
 
 
 class _Scan:

@@ -26,6 +26,7 @@ from datahub.core import atomic
 from datahub.core.errors import LayoutError, NotReadable, from_oserror
 from datahub.pack.inventory import DEFLATED, FILE, SCHEMA, Container, Inventory, read_table
 from datahub.pack.source import Chunk
+from datahub.store.arrow import array, numbers
 from datahub.store.record import FieldSpec
 
 ABOUT = "source.json"
@@ -129,16 +130,16 @@ class Listed:
         return self._column(split, "size").astype(np.int64)
 
     def read(self, split: str, indices: NDArray[np.int64]) -> Chunk:
-        rows = self._table(split).take(indices)
+        rows = self._table(split).take(array(indices, pa.int64()))
         places = [rows[name].to_pylist() for name in SCHEMA.names]
         files = [b""] * len(indices)
-        order = np.lexsort((rows["offset"].to_numpy(), rows["container"].to_numpy())).tolist()
+        order = np.lexsort((numbers(rows["offset"]), numbers(rows["container"]))).tolist()
         wanted = list(zip(*places, strict=True))
         for i in order:
             self._files.expect(*wanted[i][:3])
         for i in order:  # as they lie on the disk
             files[i] = self._files.read(*wanted[i])
-        labels = rows["label"].to_numpy().astype(np.int64) if "label" in self.about.fields else None
+        labels = numbers(rows["label"]) if "label" in self.about.fields else None
         scalars = {name: rows[name].to_pylist() for name in self.about.fields if name not in ("image", "label")}
         return Chunk(images=files, labels=labels, sources=rows["source"].to_pylist(), scalars=scalars)
 
@@ -151,7 +152,7 @@ class Listed:
         return self._tables[split]
 
     def _column(self, split: str, name: str) -> NDArray[Any]:
-        found: NDArray[Any] = self._table(split)[name].to_numpy()
+        found: NDArray[Any] = numbers(self._table(split)[name])
         return found
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from datahub.core.errors import LayoutError
 from datahub.pack.inventory import Inventory
+from datahub.store.arrow import array
 from datahub.store.record import FieldSpec
 
 IMAGE = re.compile(rb"\.(?:jpe?g|png|webp|gif|bmp|tiff?|p[pg]m|jpe|jfif)$", re.IGNORECASE)
@@ -57,11 +58,11 @@ def below(inventory: Inventory, folder: str = "") -> Found:
 
 def table(inventory: Inventory, rows: Sequence[int] | NDArray[np.int64], labels: Sequence[int] | None) -> pa.Table:
     """The inventory's ``rows`` with ``source`` and, where there are labels, ``label``."""
-    taken = inventory.members.take(pa.array(rows, pa.int64()))
+    taken = inventory.members.take(array(rows, pa.int64()))
     sources = [text(name) for name in taken["name"].to_pylist()]
-    taken = taken.append_column("source", pa.array(sources, pa.string()))
+    taken = taken.append_column("source", array(sources, pa.string()))
     if labels is not None:
-        taken = taken.append_column("label", pa.array(labels, pa.int64()))
+        taken = taken.append_column("label", array(labels, pa.int64()))
     return taken
 
 

@@ -9,12 +9,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from datahub.store.arrow import numbers
+
 QUARTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def sizes(table: pa.Table) -> dict[str, list[float]]:
     """Least, quartiles and most of width, height, aspect and bytes, of the images whose header could be read."""
-    width, height = table["width"].to_numpy(), table["height"].to_numpy()
+    width, height = numbers(table["width"]), numbers(table["height"])
     seen = height > 0
     if not seen.any():
         return {}
@@ -22,7 +24,7 @@ def sizes(table: pa.Table) -> dict[str, list[float]]:
         "width": width[seen],
         "height": height[seen],
         "aspect": width[seen] / height[seen],
-        "bytes": table["image_size"].to_numpy()[seen],
+        "bytes": numbers(table["image_size"])[seen],
     }
     return {name: _five(values) for name, values in columns.items()}
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from datahub.core import atomic
 from datahub.core.errors import BadArgument, NotYetSupported, RecordInvalid
+from datahub.store.arrow import array
 
 STRINGS = ("key", "source", "format", "sha256")
 """``format`` is ``png``, ``jpeg``, ...; ``sha256`` is of the image's bytes, in hex."""
@@ -36,7 +37,8 @@ def encode(columns: Mapping[str, Any], kinds: Mapping[str, str] | None = None) -
     """A Parquet file of columns (arrays or lists of equal length). ``kinds``: the type of each further field, as the
     record calls it. Equal columns give equal bytes: no time decides any of them.
     """
-    table = pa.table({name: _array(values, _type(name, kinds or {})) for name, values in columns.items()})
+    arrays = [_array(values, _type(name, kinds or {})) for name, values in columns.items()]
+    table = pa.Table.from_arrays(arrays, names=list(columns))
     buffer = pa.BufferOutputStream()
     pq.write_table(
         table,
@@ -60,7 +62,7 @@ def write(path: Path, columns: Mapping[str, Any], kinds: Mapping[str, str] | Non
 def _array(values: Any, kind: pa.DataType) -> pa.Array:
     if isinstance(values, pa.ChunkedArray):  # one array, so that how rows were gathered does not show in the bytes
         return values.cast(kind).combine_chunks()
-    return pa.array(values, kind)
+    return array(values, kind)
 
 
 def _type(name: str, kinds: Mapping[str, str]) -> pa.DataType:
@@ -124,7 +126,7 @@ class RowReader:
             table = self._parquet.read_row_groups(groups, columns=columns)
         except (OSError, pa.ArrowException) as error:
             raise RecordInvalid(str(self._path), f"cannot be read: {error}") from error
-        return table.take(indices - self._starts[groups[0]])
+        return table.take(array(indices - self._starts[groups[0]], pa.int64()))
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < self._starts[-1]:

@@ -240,6 +240,7 @@ SEEDS = [
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # escapes in mutated text, from the standard library
 @settings(max_examples=600, deadline=None)
 @given(st.data())
+@pytest.mark.filterwarnings("ignore::numpy.exceptions.VisibleDeprecationWarning")  # of dtypes no file has
 def test_mutated_pickles(data: st.DataObject) -> None:
     """Our errors, or exactly what the standard library makes of the same bytes."""
     spoilt = bytearray(data.draw(st.sampled_from(SEEDS)))

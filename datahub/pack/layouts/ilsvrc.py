@@ -25,6 +25,7 @@ from datahub.pack import archives, inventory, listed
 from datahub.pack.layouts import options as opt
 from datahub.pack.listed import Listed
 from datahub.pack.members import Limits
+from datahub.store.arrow import array, numbers
 from datahub.store.record import FieldSpec
 
 if TYPE_CHECKING:
@@ -103,11 +104,13 @@ def list_archives(
         found = inventory.take([path], scratch / f"{key}-{split}", listener=listener)
         labels, rows = (_train if split == "train" else _val)(found, path, devkit)
         # One list of containers for all splits: the later ones' numbers move up.
-        table = found.members.take(rows)
-        moved = pa.array(table["container"].to_numpy() + np.uint32(len(containers)))
+        table = found.members.take(array(rows, pa.int64()))
+        moved = array(numbers(table["container"]) + np.uint32(len(containers)), pa.uint32())
         containers += [msgspec.structs.replace(c, path=str(found.folder / c.path)) for c in found.containers]
         table = table.set_column(0, "container", moved)
-        tables[split] = table.append_column("source", _text(table["name"])).append_column("label", pa.array(labels))
+        tables[split] = table.append_column("source", _text(table["name"])).append_column(
+            "label", array(labels, pa.int64())
+        )
     everything = inventory.Inventory(scratch, tuple(containers), pa.table({}))
     return listed.write(
         scratch / f"{key}-samples",
@@ -124,14 +127,14 @@ def list_archives(
 def _notes(tables: Mapping[str, pa.Table], devkit: Devkit) -> list[str]:
     notes = [f"{len(devkit.wnids)} classes from {devkit.path.name}, labels in the order of their wnids"]
     if "train" in tables:
-        seen = len(np.unique(tables["train"]["label"].to_numpy()))
+        seen = len(np.unique(numbers(tables["train"]["label"])))
         if seen < len(devkit.wnids):
             notes.append(f"train holds images of {seen} of the {len(devkit.wnids)} classes")
     return notes
 
 
 def _text(names: pa.ChunkedArray) -> pa.Array:
-    return pa.array([each.decode("utf-8", "backslashreplace") for each in names.to_pylist()], pa.string())
+    return array([each.decode("utf-8", "backslashreplace") for each in names.to_pylist()], pa.string())
 
 
 def _train(found: inventory.Inventory, path: Path, devkit: Devkit) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

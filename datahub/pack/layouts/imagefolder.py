@@ -17,6 +17,7 @@ from datahub.pack.inventory import Inventory
 from datahub.pack.layouts import options as opt
 from datahub.pack.listed import Files, Listed
 from datahub.pack.pictures import Found
+from datahub.store.arrow import array
 
 if TYPE_CHECKING:
     from datahub.acquire import Verified
@@ -150,7 +151,7 @@ def _write(found: dict[str, _Split], classes: list[str], folder: Path, facts: Ma
             containers += [msgspec.structs.replace(c, path=str(there.folder / c.path)) for c in there.containers]
         table = pictures.table(there, split.found.rows, split.labels(classes))
         moved = [each + first_of[there.folder] for each in table["container"].to_pylist()]
-        tables[name] = table.set_column(0, "container", pa.array(moved, pa.uint32()))
+        tables[name] = table.set_column(0, "container", array(moved, pa.uint32()))
         pictures.unique(split.path, {name: tables[name]})
     names = [parts[-1] for split in found.values() for parts in split.found.parts]
     return listed.write(

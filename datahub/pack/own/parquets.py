@@ -24,6 +24,7 @@ from datahub.pack.inventory import Container, Inventory
 from datahub.pack.listed import Listed
 from datahub.pack.own import key_of, tables
 from datahub.pack.own.annotations import NAMES
+from datahub.store.arrow import array
 
 if TYPE_CHECKING:
     from datahub.pack.sources import Reading
@@ -134,8 +135,10 @@ class _Spool:
             "crc": [0] * count,
             "name": [name.encode("utf-8", "surrogateescape") for name in self.names],
         }
-        table = pa.table(columns, schema=inventory.SCHEMA)
-        return table.append_column("source", pa.array(self.names, pa.string()))
+        table = pa.Table.from_arrays(
+            [array(columns[each.name], each.type) for each in inventory.SCHEMA], schema=inventory.SCHEMA
+        )
+        return table.append_column("source", array(self.names, pa.string()))
 
     def copy(self, columns: list[str]) -> dict[str, list[Any]]:
         """Write the images; returns the other columns' values."""

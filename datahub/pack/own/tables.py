@@ -19,6 +19,7 @@ from datahub.pack.inventory import Inventory
 from datahub.pack.layouts import options as opt
 from datahub.pack.listed import TYPES, Listed
 from datahub.pack.splitting import Shares, assign
+from datahub.store.arrow import array
 from datahub.store.record import FieldSpec
 
 FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval", "extra", "unlabeled"}
@@ -62,13 +63,13 @@ def write(
     classes: list[str] | None = None
     if rows.labels is not None:
         numbers, classes = _labels(rows)
-        table = table.append_column("label", pa.array(numbers, pa.int64()))
+        table = table.append_column("label", array(numbers, pa.int64()))
         fields["label"] = pictures.LABEL
         notes.append(f"{len(classes)} classes: {_some(classes)}")
     for name, values in rows.further.items():
         kind, made = _typed(values) if rows.kinds is None else _as(rows.kinds[name], values)
         opt.field_name(name, "columns")
-        table = table.append_column(name, pa.array(made, TYPES[kind]))
+        table = table.append_column(name, array(made, TYPES[kind]))
         fields[name] = FieldSpec(type=kind, extension="json")
     if rows.further:
         notes.append("fields: " + ", ".join(f"{name} ({fields[name].type})" for name in rows.further))
