@@ -185,9 +185,12 @@ def _frame(data: Encoded, segment: Segment) -> tuple[int, int, int, tuple[Compon
         components.append(component)
     height = data[start + 5] << 8 | data[start + 6]
     width = data[start + 7] << 8 | data[start + 8]
+    precision = data[start + 4]
     if not width:
         raise ValueError("an image without columns")
-    return data[start + 4], height, width, tuple(components)
+    if not 2 <= precision <= 16:
+        raise ValueError(f"{precision} bits a sample")
+    return precision, height, width, tuple(components)
 
 
 def _restart(data: Encoded, segment: Segment) -> int:

@@ -19,7 +19,8 @@ BLOCK_CAP = 10
 """Blocks an MCU may hold (T.81 B.2.3)."""
 PIXEL_CAP = 1 << 26
 """Pixels above which an image stays as it is: jpegtran holds all coefficients, up to 8 bytes a pixel."""
-NEAR, CHOICES = 8, range(4, 17)
+NEAR, CHOICES = 128, range(4, 33)
+"""Pixels a segment is wide, about, and MCUs it may have."""
 
 
 class NotTiled(Exception):
@@ -33,9 +34,13 @@ class NotTiled(Exception):
         self.reason, self.damaged, self.detail = reason, damaged, detail
 
 
-def interval(mcus_per_row: int) -> int:
-    """MCUs between restart markers: the divisor of a row in 4..16 nearest 8, the finer of two, else the whole row."""
-    return min((n for n in CHOICES if mcus_per_row % n == 0), key=lambda n: abs(n - NEAR), default=mcus_per_row)
+def interval(mcus_per_row: int, mcu_width: int = 16) -> int:
+    """MCUs between restart markers: the divisor of a row in 4..32 nearest 128 pixels, the finer of two, else all.
+
+    Counted in pixels because MCUs of 4:4:4 images are half as wide: eight of those a segment cost twice the bytes.
+    """
+    wanted = NEAR / mcu_width
+    return min((n for n in CHOICES if mcus_per_row % n == 0), key=lambda n: abs(n - wanted), default=mcus_per_row)
 
 
 class Tiler:
@@ -52,7 +57,7 @@ class Tiler:
         """
         header = _checked(data)
         columns, rows = grid(header)
-        every = interval(columns)
+        every = interval(columns, header.mcu[0])
         output = _output(transcode(self._tool, data, every, self._seconds))
         try:
             after = jpeg.read(output)

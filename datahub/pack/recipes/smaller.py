@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from datahub.pack import images, jpeg
 from datahub.pack.recipes import Made
 
 QUALITY = 90
+FILTER = 1
+"""Raised when the same libraries would scale otherwise."""
 ORIENTATION = 0x0112
 
 
@@ -35,6 +38,7 @@ class Smaller:
         """The bytes depend on the libraries that decode, scale and encode."""
         return {
             "quality": QUALITY,
+            "filter": FILTER,
             "opencv": cv2.__version__,
             "simplejpeg": simplejpeg.__version__,
             "pillow": PIL.__version__,
@@ -88,9 +92,26 @@ class Smaller:
         shorter = min(height, width)
         if shorter <= self.side:
             return pixels
-        size = max(1, round(width * self.side / shorter)), max(1, round(height * self.side / shorter))
-        found: NDArray[np.uint8] = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-        return found
+        return _shrunk(pixels, max(1, round(width * self.side / shorter)), max(1, round(height * self.side / shorter)))
+
+
+def _shrunk(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """An antialiased reduction: halvings, then a triangle filter as wide as the rest of the scale.
+
+    Linear interpolation is a triangle of half-width 1, variance 1/6; scale s wants s * s / 6. A kernel (a, 1 - 2a, a)
+    before it adds 2a. That is as near to the exact filter as area averaging is, at less than half its time.
+    """
+    found = pixels
+    while found.shape[0] >= 2 * height and found.shape[1] >= 2 * width:
+        found = cv2.resize(found, (found.shape[1] // 2, found.shape[0] // 2), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    scale = found.shape[0] / height
+    if scale > 1.01:
+        side = (scale * scale - 1) / 12
+        sigma = math.sqrt(-0.5 / math.log(side / (1 - 2 * side)))  # GaussianBlur is exact in fixed point
+        found = cv2.GaussianBlur(found, (3, 3), sigma)  # type: ignore[assignment]
+    if found.shape[:2] != (height, width):
+        found = cv2.resize(found, (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
+    return found
 
 
 def _encoded(pixels: NDArray[np.uint8]) -> bytes:
