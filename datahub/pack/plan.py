@@ -182,7 +182,7 @@ def plan(
         variant=variant,
         splits=splits,
         classes=manifest.classes_of(base) or source.classes() or [],
-        words=manifest.words or list(getattr(source, "words", list)()),
+        words=manifest.words_of(base) or list(getattr(source, "words", list)()),
         fields=fields,
         shards=shards,
         recipe=choices.recipe,

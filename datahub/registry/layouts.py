@@ -7,26 +7,45 @@ How a layout reads its files, and which further options it takes, is the `pack` 
     cifar   options.archive = ROLE; options.splits.SPLIT = [MEMBER, ...];
             options.meta, meta_key, label_key, extra, member_md5
     ilsvrc  options.train, options.val, options.devkit = ROLE; splits train and val, or one of them
-    imagefolder  options.splits.SPLIT = {archive = ROLE, folder = FOLDER, annotations = MEMBER, labels = names|numbers}
+    imagefolder
+            options.splits.SPLIT = {archive = ROLE, folder, annotations = MEMBER, labels = "names" or "numbers"};
+            folder is a path inside the archive, "" its root and "*" its only folder
     shapes  a generator: options.seed and what its image style takes; no files
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from datahub.registry.nearest import hint
-from datahub.registry.rules import ROLE
+from datahub.registry.rules import roles_of
 from datahub.registry.walk import Report, under
 
 Table = Mapping[str, Any]
 Place = Callable[[str], str]
 """Option name -> its dotted place, in the manifest's layout or in a variant's."""
-Roles = set[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The roles that options may name."""
+
+    roles: frozenset[str]
+    whose: str
+    """What has these roles: ``file``, or ``file of variants.NAME`` where that names its files."""
+
+
+Roles = Known | None
+"""None where it is not known which roles there are, so that none is called wrong."""
 
 GENERATORS = frozenset({"shapes"})
 """Layouts that make their samples: they need no published files."""
+
+ILSVRC = ("train", "val")
+LABELS = ("names", "numbers")
+"""What the folders or annotations of an image folder call the classes."""
 
 
 def check(table: Table, report: Report) -> None:
@@ -44,16 +63,20 @@ def check(table: Table, report: Report) -> None:
         return
     if not table.get("files"):
         report("files", f"is missing: the layout {kind!r} reads published files")
-    roles = _roles(table.get("files", []))
+    roles = roles_of(table.get("files", []))
     for name, variant in table.get("variants", {"published": {}}).items():
-        _variant(table, name, variant or {}, roles, report)
+        _variant(table, name, variant or {}, _known(name, variant or {}, roles), report)
 
 
-def _roles(files: Sequence[Table | None]) -> Roles:
-    """The roles there are; None where a file's own mistake hides its role, so that no second one is made of it."""
-    roles = [each.get("role", "") if each else "" for each in files]
-    right = all(ROLE.fullmatch(role) for role in roles) and len(set(roles)) == len(roles)
-    return set(roles) if roles and right else None
+def _known(name: str, variant: Table, roles: frozenset[str] | None) -> Roles:
+    """The roles of the files that the variant is packed from."""
+    if not roles:  # no files at all is a problem of its own, reported elsewhere
+        return None
+    if "files" not in variant:
+        return Known(roles, "file")
+    own = frozenset(variant["files"])
+    # A wrong entry there may be a misspelt one of these, so nothing can be said of what the options name.
+    return Known(own, f"file of {under('variants', name)}") if own and own <= roles else None
 
 
 def _variant(table: Table, name: str, variant: Table, roles: Roles, report: Report) -> None:
@@ -99,29 +122,35 @@ def _ilsvrc(options: Table, splits: Table | None, place: Place, roles: Roles, re
         else:
             report(place(key), "is missing: name the role of the archive")
     for name in splits or ():
-        if name not in ("train", "val"):
-            report(under("splits", name), "this layout has the splits train and val")
+        if name not in ILSVRC:
+            report(under("splits", name), f"this layout has no split {name!r}; {hint(name, ILSVRC)}")
 
 
 def _imagefolder(options: Table, splits: Table | None, place: Place, roles: Roles, report: Report) -> None:
     for name, split in _splits(options, splits, place, report):
         here = under(place("splits"), name)
         if not isinstance(split, dict):
-            report(here, "must be a table: archive = ROLE, folder = FOLDER")
+            report(here, "must be a table: archive = ROLE, folder = PATH")
             continue
         if "archive" in split:
             _role(split["archive"], under(here, "archive"), roles, report)
         else:
             report(under(here, "archive"), "is missing: name the role of the archive")
-        for key in ("folder", "annotations"):
-            if key in split and not _inside(split[key]):
-                report(under(here, key), f"{split[key]!r} is not a path inside the archive")
-        if split.get("labels", "names") not in ("names", "numbers"):
-            report(under(here, "labels"), "must be names or numbers")
+        if "folder" in split:
+            _inside(split["folder"], under(here, "folder"), report)
+        if "annotations" in split:
+            _inside(split["annotations"] or None, under(here, "annotations"), report)
+        if (labels := split.get("labels", LABELS[0])) not in LABELS:
+            near = f"; {hint(labels, LABELS)}" if isinstance(labels, str) else ""
+            report(under(here, "labels"), f"must be 'names' or 'numbers'{near}")
 
 
-def _inside(path: object) -> bool:
-    return isinstance(path, str) and not path.startswith("/") and ".." not in path.split("/")
+def _inside(path: object, place: str, report: Report) -> None:
+    """A path in an archive, as its members are named: ``train/images``, without ``.``, ``..`` or doubled ``/``."""
+    if not isinstance(path, str):
+        report(place, "must be a path inside the archive")
+    elif path and not {"", ".", ".."}.isdisjoint(path.split("/")):
+        report(place, f"{path!r} is not a path inside the archive: write it like folder/train")
 
 
 def _shapes(options: Table, splits: Table | None, place: Place, roles: Roles, report: Report) -> None:
@@ -161,5 +190,5 @@ def _splits(options: Table, splits: Table | None, place: Place, report: Report) 
 def _role(role: object, place: str, roles: Roles, report: Report) -> None:
     if not isinstance(role, str):
         report(place, "must be the role of a file")
-    elif roles is not None and role not in roles:
-        report(place, f"no file has the role {role!r}; {hint(role, roles)}")
+    elif roles is not None and role not in roles.roles:
+        report(place, f"no {roles.whose} has the role {role!r}; {hint(role, roles.roles)}")

@@ -203,7 +203,7 @@ def variants(table: Table, report: Report) -> None:
             report(place, f"{name!r} is not a variant: use lower-case letters, digits, '_' and '-', at most 32")
         samples(each or {}, place, report)
         if each and "files" in each:
-            _roles(each["files"], [file and file.get("role") for file in table.get("files", ())], place, report)
+            _roles(each["files"], roles_of(table.get("files", ())), under(place, "files"), report)
     if "default_variant" not in table:
         if found and "published" not in found:
             report("default_variant", f"is missing: name one of {', '.join(sorted(found))}")
@@ -212,16 +212,22 @@ def variants(table: Table, report: Report) -> None:
         report("default_variant", f"{given!r} is not a variant of this manifest; {hint(given, found)}")
 
 
-def _roles(found: Sequence[str | None], known: Sequence[str | None], place: str, report: Report) -> None:
+def _roles(found: Sequence[str | None], known: frozenset[str] | None, place: str, report: Report) -> None:
     """The roles of the files that a variant is packed from."""
     if not found:
-        report(under(place, "files"), "names no file; leave it out where the variant needs all")
+        report(place, "names no file; leave it out where the variant needs all")
     for i, role in enumerate(found):
-        here = f"{under(place, 'files')}[{i}]"
         if role is not None and role in found[:i]:
-            report(here, f"{role!r} is listed twice")
-        elif role is not None and role not in known:
-            report(here, f"no file has the role {role!r}; {hint(role, [each for each in known if each])}")
+            report(f"{place}[{i}]", f"{role!r} is listed twice")
+        elif role is not None and known is not None and role not in known:
+            report(f"{place}[{i}]", f"no file has the role {role!r}; {hint(role, known)}")
+
+
+def roles_of(files: Sequence[Table | None]) -> frozenset[str] | None:
+    """The roles there are; None where a file's own mistake hides its role, so that no second one is made of it."""
+    roles = [each.get("role", "") if each else "" for each in files]
+    right = all(ROLE.fullmatch(role) for role in roles) and len(set(roles)) == len(roles)
+    return frozenset(roles) if right else None
 
 
 RULES: tuple[Callable[[Table, Report], None], ...] = (identity, own_samples, words, access, files, variants)

@@ -129,6 +129,10 @@ class Manifest(_Frozen, frozen=True, kw_only=True):
         own = self.variants[variant].classes
         return self.classes if own is None else own
 
+    def words_of(self, variant: str) -> list[str]:
+        """Parallel to `classes_of`; empty where there are none, and for classes of the variant's own."""
+        return self.words if self.variants[variant].classes is None else []
+
     def files_of(self, variant: str) -> list[File]:
         """The published files that this variant is packed from."""
         roles = self.variants[variant].files

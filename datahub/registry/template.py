@@ -21,6 +21,7 @@ task = "image-classification"
 image = ""                          # in words: "28x28x1 uint8"
 tags = []
 classes = []                        # names in label order: ["cat", "dog"]
+# words = []                        # what each class is called, where classes are identifiers like WordNet's
 
 [licence]
 id = ""                             # SPDX identifier, e.g. "CC-BY-4.0"; remove it where the publisher states none
@@ -65,7 +66,7 @@ role = "test-labels"
 mirrors = [""]
 
 [layout]
-kind = "idx"                        # the raw format: "idx", "cifar" or "shapes"
+kind = "idx"                        # the raw format: "idx", "cifar", "ilsvrc", "imagefolder" or "shapes"
 
 [layout.options.splits]             # split -> the roles of its files
 train = { images = "train-images", labels = "train-labels" }
@@ -80,6 +81,11 @@ test = { images = "test-images", labels = "test-labels" }
 # [layout.options.splits]
 # train = ["folder/data_batch_1", "folder/data_batch_2"]
 # test = ["folder/test_batch"]
+
+# For imagefolder, an archive with a folder for each class:
+# [layout.options.splits]
+# train = { archive = "archive", folder = "folder/train" }
+# test = { archive = "archive", folder = "folder/test" }
 '''
 
 

@@ -20,10 +20,11 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.benchmarks._ilsvrc import build
+
+ROOT = Path(__file__).resolve().parents[2]
 
 LOOP = 'for f in "$1"/*; do jpegtran -copy all -optimize -restart 8B -outfile /dev/shm/bench-tiled.jpg "$f"; done'
 

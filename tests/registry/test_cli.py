@@ -177,6 +177,30 @@ def test_info_of_a_variant_shows_its_own_splits_and_classes(app: FakeApp) -> Non
         call(info, app, "emnst")
 
 
+def test_info_of_a_variant_shows_its_own_files_and_what_classes_are_called(app: FakeApp) -> None:
+    text = call(info, app, "imagenette/160").text
+    assert "10: n01440764 (tench), n02102040 (English springer)" in text
+    assert "files: 1, 99.0 MB to download" in text
+    assert "imagenette2-160.tgz" in text and "imagenette2-320.tgz" not in text
+    app.json = True
+    document = call(info, app, "imagenette/160").documents[0]
+    assert [each["filename"] for each in document["files"]] == ["imagenette2-160.tgz"]
+    assert document["download_bytes"] == 99003388
+    assert document["words"][0] == "tench"
+
+
+def test_info_of_a_variant_with_classes_of_its_own_has_no_words_for_them(app: FakeApp, tmp_path: Path) -> None:
+    path = tmp_path / "digits.toml"
+    path.write_text(TEXT.replace('classes = ["zero", "one"]', 'classes = ["zero", "one"]\nwords = ["nought", "unit"]'))
+    app.settings = replace(app.settings, manifests=(path,))
+    assert "2: zero (nought), one (unit)" in call(info, app, "digits").text
+    app.lines.clear()
+    assert "1: zero" in call(info, app, "digits/few").text
+    assert "nought" not in app.text
+    app.json = True
+    assert call(info, app, "digits/few").documents[0]["words"] == []
+
+
 def test_info_says_what_is_not_known(app: FakeApp) -> None:
     text = call(info, app, "qmnist").text
     assert "files: 6, at least 1.9 MB to download" in text
