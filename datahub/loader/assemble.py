@@ -17,6 +17,7 @@ from datahub.store.dataset import Split
 from datahub.stream.source import ShardSource
 from datahub.stream.spans import Spans
 from datahub.tensor.decode import decode_each, decode_rows
+from datahub.tensor.draws import Draws
 from datahub.tensor.transforms import BatchTransform, Images
 
 PIECE_BYTES = 256 << 10
@@ -54,8 +55,9 @@ class Work:
 class Assembler:
     """Safe to use from many threads at once; what it holds is read-only."""
 
-    def __init__(self, split: Split, source: ShardSource, recipe: Recipe, counters: Counters) -> None:
+    def __init__(self, split: Split, source: ShardSource, recipe: Recipe, counters: Counters, *, seed: int = 0) -> None:
         self._split, self._source, self._recipe, self._counters = split, source, recipe, counters
+        self._seed = seed
         self._columns = Columns(split, recipe.fields)
         self._locate = split.locate
         self._shape = split.dataset.record.fields["image"].shape
@@ -99,7 +101,7 @@ class Assembler:
             images = self._gathered(work)
             if isinstance(recipe.transform, BatchTransform):
                 with self._counters.timing("transform"):
-                    images = recipe.transform(images, recipe.dtype)
+                    images = recipe.transform(images, recipe.dtype, self._draws(work.step))
         with self._counters.timing("assemble"):
             images = _laid_out(images, recipe.channels_last)
             batch: Any = self._columns.of(work.step, work.rows, images)
@@ -112,6 +114,9 @@ class Assembler:
         self._counters.add("batches", 1)
         self._counters.add("samples", int(work.step.valid.sum()))
         return batch
+
+    def _draws(self, step: Step) -> Draws:
+        return Draws(self._seed, step.epoch, step.places)
 
     def _gathered(self, work: Work) -> Any:
         """Images as one tensor or a list. Which it is does not hang on what else is in the batch by chance."""

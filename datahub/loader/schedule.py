@@ -23,6 +23,8 @@ class Step:
     """The same, after it."""
     index: NDArray[np.int64]
     valid: NDArray[np.bool_]
+    places: NDArray[np.int64]
+    """``position`` plus the row's slot: what its augmentation draws are keyed by."""
     n_global: int
     """Valid rows of this batch over all ranks."""
 
@@ -71,7 +73,8 @@ class Schedule:
     def step(self, epoch: int, position: int) -> Step:
         """The batch at ``position``, which must not be past the epoch's last."""
         order, batch, topology = self._order(epoch), self.plan.batch, self.plan.topology
-        line, valid = order.slots(batch, position, *share_of(batch, topology.rank, topology.world_size))
+        first, last = share_of(batch, topology.rank, topology.world_size)
+        line, valid = order.slots(batch, position, first, last)
         rows = np.arange(len(line))
         if self.plan.static_shapes:
             full = -(-batch // topology.world_size)
@@ -81,7 +84,8 @@ class Schedule:
             rows = np.flatnonzero(valid) if valid.any() else rows[:1]
             valid = valid[rows]
         end = min(position + batch, self.size)
-        return Step(epoch, position, end, order.sample(line[rows]), valid, order.valid_in(batch, position))
+        places = position + first + rows
+        return Step(epoch, position, end, order.sample(line[rows]), valid, places, order.valid_in(batch, position))
 
     def _order(self, epoch: int) -> EpochOrder:
         latest = self._latest

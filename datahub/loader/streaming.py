@@ -114,7 +114,7 @@ class StreamingLoader:
         )
         self._counters = Counters()
         self._source = LocalShards(str(self.dataset.ref), self.split.shards)
-        self._assembler = Assembler(self.split, self._source, recipe, self._counters)
+        self._assembler = Assembler(self.split, self._source, recipe, self._counters, seed=self._seed)
         self._epoch, self._position, self._begun = 0, 0, False
         self._loop: weakref.ref[Iteration] | None = None
         self._closed = False

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from datahub.core.errors import BadArgument
+from datahub.tensor.draws import Draws
 
 Images = torch.Tensor | list[torch.Tensor]
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -27,8 +28,8 @@ class BatchTransform(ABC):
     """Something done to a batch of uint8 images at once."""
 
     @abstractmethod
-    def __call__(self, images: Images, dtype: torch.dtype | None = None) -> Images:
-        """The transformed batch, in ``dtype`` (None: the transform's own)."""
+    def __call__(self, images: Images, dtype: torch.dtype | None = None, draws: Draws | None = None) -> Images:
+        """The transformed batch, in ``dtype`` (None: the transform's own); what is random comes from ``draws``."""
 
 
 class Normalize(BatchTransform):
@@ -49,7 +50,7 @@ class Normalize(BatchTransform):
     def __repr__(self) -> str:
         return f"Normalize(mean={list(self.mean)}, std={list(self.std)})"
 
-    def __call__(self, images: Images, dtype: torch.dtype | None = None) -> Images:
+    def __call__(self, images: Images, dtype: torch.dtype | None = None, draws: Draws | None = None) -> Images:  # noqa: ARG002 - nothing is random
         dtype = dtype or torch.float32
         if isinstance(images, list):
             return [self._apply(image[None], dtype)[0] for image in images]
