@@ -35,8 +35,7 @@ class Draws:
     def uniform(self, name: str, count: int = 1) -> NDArray[np.float64]:
         """``(B, count)`` numbers in [0, 1). Each ``name`` is a stream of its own."""
         key = np.uint64(derive(self.seed, self.epoch, "draw", name))
-        rows = self.positions.astype(np.uint64) * np.uint64(count)
-        cells: NDArray[np.uint64] = rows[:, None] + np.arange(count, dtype=np.uint64)
+        cells = np.add.outer(self.positions * count, np.arange(count)).astype(np.uint64)
         # Twice: one round's low bits are too regular over neighbouring positions for 53 of them to be used.
         words = hashed(hashed(cells, key), key ^ np.uint64(0x9E3779B97F4A7C15))
         return (words >> _MANTISSA).astype(np.float64) * _UNIT
