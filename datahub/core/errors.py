@@ -12,7 +12,7 @@ again can help (``retryable``), and which exit code the command line gives it.
     ├── VerificationError           3
     │   ├── DigestMismatch, SizeMismatch, NotTheFile
     │   ├── LayoutError, UnsafeArchive, UnsafePickle
-    │   ├── RecordInvalid, StoreDamaged
+    │   ├── RecordInvalid, StoreDamaged (ShardCut)
     │   └── DamagedImage, DamagedSample
     ├── OriginError                 4
     │   ├── HttpError, ConnectionLost, OriginChanged
@@ -207,6 +207,10 @@ class StoreDamaged(VerificationError):
         self.ref, self.problems = ref, tuple(problems)
         listed = "; ".join(f"{p.place}: {p.message}" for p in self.problems)
         super().__init__(f"{ref} is damaged: {listed}", f"run `datahub fetch {ref} --replace`")
+
+
+class ShardCut(StoreDamaged):
+    """A shard that is there but ends before a sample does."""
 
 
 class DamagedImage(VerificationError):

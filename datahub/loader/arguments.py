@@ -22,7 +22,6 @@ NOW: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "cache_dir": ((None,), "fetch the dataset to this machine first"),
     "cache_limit": ((None,), "fetch the dataset to this machine first"),
     "residency": (("auto", "stream"), 'use "auto" or "stream"'),
-    "on_error": (("raise",), 'use on_error="raise"'),
 }
 """Argument -> the values that this version honours, and what to do instead of another."""
 
@@ -85,6 +84,16 @@ def field_names(fields: Any) -> tuple[str, ...] | None:
     if isinstance(fields, str) or not all(isinstance(name, str) for name in fields):
         raise BadArgument("fields", fields, "is not a tuple of names", 'write ("image", "label")')
     return tuple(fields)
+
+
+def on_error(value: Any, fields: tuple[str, ...] | None) -> bool:
+    """Whether damaged samples are set aside; their rows must then be told from others."""
+    if value not in ("raise", "quarantine"):
+        raise BadArgument("on_error", value, 'use "raise" or "quarantine"')
+    if value == "quarantine" and fields is not None and "image" in fields and "valid" not in fields:
+        reason = 'a quarantined sample comes as a black image that only "valid" tells from others'
+        raise BadArgument("fields", fields, reason, 'add "valid" to fields, or use on_error="raise"')
+    return bool(value == "quarantine")
 
 
 def callables(**given: Any) -> None:

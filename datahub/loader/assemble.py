@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datahub.core.errors import DamagedImage, DamagedSample
+from datahub.core.errors import DamagedImage, DamagedSample, ShardCut
 from datahub.loader.columns import Columns
 from datahub.loader.counters import Counters
+from datahub.loader.quarantine import Quarantine, filler
 from datahub.loader.schedule import Step
 from datahub.store.dataset import Split
 from datahub.stream.source import ShardSource
@@ -44,6 +47,8 @@ class Work:
     rows: NDArray[Any]
     slab: torch.Tensor | None
     each: list[Any] = field(default_factory=list)
+    aside: set[int] = field(default_factory=set)
+    """Rows whose sample is damaged: they come as fillers."""
 
     def pieces(self, workers: int) -> list[slice]:
         """Parts for threads to take: few where the images are small, for then the interpreter's lock is the limit."""
@@ -55,15 +60,31 @@ class Work:
 class Assembler:
     """Safe to use from many threads at once; what it holds is read-only."""
 
-    def __init__(self, split: Split, source: ShardSource, recipe: Recipe, counters: Counters, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        split: Split,
+        source: ShardSource,
+        recipe: Recipe,
+        counters: Counters,
+        *,
+        seed: int = 0,
+        quarantine: Quarantine | None = None,
+    ) -> None:
+        """Without a ``quarantine`` a damaged sample is an error."""
         self._split, self._source, self._recipe, self._counters = split, source, recipe, counters
-        self._seed = seed
+        self._seed, self._quarantine = seed, quarantine
         self._columns = Columns(split, recipe.fields)
         self._locate = split.locate
         self._shape = split.dataset.record.fields["image"].shape
         self._channels = self._shape[2] if self._shape else 3
         self._images = recipe.fields is None or "image" in recipe.fields
         self._batched = isinstance(recipe.transform, BatchTransform)
+
+    def uncounted(self) -> Assembler:
+        """One that makes the same batches without a trace in the counters."""
+        aside = copy(self)
+        aside._counters = Counters()
+        return aside
 
     def make(self, step: Step) -> Any:
         """The whole batch, in this thread."""
@@ -85,9 +106,9 @@ class Assembler:
             return
         where = work.rows[rows]
         with self._counters.timing("read"):
-            encoded = self._source.read_many(Spans(where["shard"], where["offset"], where["size"]))
+            encoded = self._read(work, rows, Spans(where["shard"], where["offset"], where["size"]))
         with self._counters.timing("decode"):
-            self._decode(work, rows, encoded)
+            self._decode_or_set_aside(work, rows, encoded)
         self._counters.add("bytes", int(where["size"].sum()))
         if self._recipe.transform is not None and not self._batched:
             with self._counters.timing("transform"):
@@ -95,25 +116,33 @@ class Assembler:
 
     def finish(self, work: Work) -> Any:
         """Put the fields together; runs once, after every piece."""
-        recipe = self._recipe
+        recipe, step = self._recipe, work.step
+        if work.aside:
+            step = replace(step, valid=step.valid & ~np.isin(np.arange(len(work.rows)), list(work.aside)))
+            self._counters.add("quarantined", len(work.aside))
         images: Any = None
         if self._images:
             images = self._gathered(work)
             if isinstance(recipe.transform, BatchTransform):
                 with self._counters.timing("transform"):
-                    images = recipe.transform(images, recipe.dtype, self._draws(work.step))
+                    images = recipe.transform(images, recipe.dtype, self._draws(step))
         with self._counters.timing("assemble"):
             images = _laid_out(images, recipe.channels_last)
-            batch: Any = self._columns.of(work.step, work.rows, images)
-            if recipe.collate is not None:
-                batch = recipe.collate(self._columns.samples(batch))
-            elif recipe.fields is not None:
+            batch: Any = self._columns.of(step, work.rows, images)
+            if recipe.collate is None and recipe.fields is not None:
                 batch = tuple(batch[name] for name in recipe.fields)
-            if recipe.batch_transform is not None:
-                batch = recipe.batch_transform(batch)
+        if recipe.collate is not None or recipe.batch_transform is not None:
+            with self._counters.timing("transform"):
+                batch = self._called(batch)
         self._counters.add("batches", 1)
-        self._counters.add("samples", int(work.step.valid.sum()))
+        self._counters.add("samples", int(step.valid.sum()))
         return batch
+
+    def _called(self, batch: Any) -> Any:
+        """What the caller's own functions make of the batch."""
+        if self._recipe.collate is not None:
+            batch = self._recipe.collate(self._columns.samples(batch))
+        return batch if self._recipe.batch_transform is None else self._recipe.batch_transform(batch)
 
     def _draws(self, step: Step) -> Draws:
         return Draws(self._seed, step.epoch, step.places)
@@ -124,6 +153,53 @@ class Assembler:
             return work.each if work.slab is None else work.slab
         return work.each if self._recipe.collate is not None else _stacked(work.each)
 
+    def _read(self, work: Work, rows: slice, spans: Spans) -> Sequence[bytes | memoryview]:
+        """The rows' bytes; those that a shard cut short does not hold are set aside and come empty."""
+        try:
+            return self._source.read_many(spans)
+        except ShardCut:
+            if self._quarantine is None:
+                raise
+        found: list[bytes | memoryview] = []
+        for row, span in enumerate(spans.rows(), rows.start):
+            try:
+                found.append(self._source.read(*span))
+            except ShardCut as cut:
+                self._set_aside(work, row, self._damage(work, row, cut.problems[0].message))
+                found.append(b"")
+        return found
+
+    def _decode_or_set_aside(self, work: Work, rows: slice, encoded: Sequence[bytes | memoryview]) -> None:
+        """Decode all at once; where a quarantine takes the damaged ones, the rest of such a piece one by one."""
+        try:
+            return self._decode(work, rows, encoded)
+        except DamagedSample:
+            if self._quarantine is None:
+                raise
+        for row, data in enumerate(encoded, rows.start):
+            try:
+                self._decode(work, slice(row, row + 1), [data])
+            except DamagedSample as damage:
+                self._set_aside(work, row, damage)
+        return None
+
+    def _set_aside(self, work: Work, row: int, damage: DamagedSample) -> None:
+        """Put a filler in the row and record why, once."""
+        assert self._quarantine is not None
+        if row in work.aside:
+            return
+        work.aside.add(row)
+        if work.slab is not None:
+            work.slab[row] = 0
+        else:
+            work.each[row] = filler(work.rows[row], self._channels)
+        self._quarantine.add(int(work.step.index[row]), damage)
+
+    def _damage(self, work: Work, row: int, cause: str) -> DamagedSample:
+        place = work.rows[row]
+        shard = self._split.shards[int(place["shard"])].name
+        return DamagedSample(shard, self._split.key(int(work.step.index[row])), int(place["offset"]), cause)
+
     def _decode(self, work: Work, rows: slice, encoded: Sequence[bytes | memoryview]) -> None:
         try:
             if work.slab is not None:
@@ -131,11 +207,7 @@ class Assembler:
             else:
                 work.each[rows] = [torch.from_numpy(image) for image in decode_each(encoded, self._channels)]
         except DamagedImage as damage:
-            row = rows.start + (damage.position or 0)
-            index, place = int(work.step.index[row]), work.rows[row]
-            shard = self._split.shards[int(place["shard"])].name
-            key = self._split.key(index)
-            raise DamagedSample(shard, key, int(place["offset"]), damage.cause) from damage
+            raise self._damage(work, rows.start + (damage.position or 0), damage.cause) from damage
 
     def _call_each(self, work: Work, rows: slice) -> None:
         call = self._recipe.transform

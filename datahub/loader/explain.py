@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from datahub.core.sizes import format_bytes
+from datahub.loader.bottleneck import Bottleneck
 from datahub.loader.counters import STAGES
+from datahub.loader.listening import Stats
 from datahub.loader.schedule import Schedule
 from datahub.store.dataset import Split
 
 
-def explanation(split: Split, schedule: Schedule, workers: int, prefetch: int, stats: Mapping[str, int | float]) -> str:
+def explanation(split: Split, schedule: Schedule, workers: int, prefetch: int, stats: Stats) -> str:
     """What is read, in which order, by whom, and where the time went so far."""
     plan = schedule.plan
     topology, options = plan.topology, plan.options
@@ -26,8 +26,9 @@ def explanation(split: Split, schedule: Schedule, workers: int, prefetch: int, s
         lines.append(
             f"so far: {stats['samples']} samples, {format_bytes(stats['bytes'])} read; "
             f"waited {stats['wait_seconds']:.2f} s for batches"
+            + (f"; {stats['quarantined']} quarantined" if stats["quarantined"] else "")
         )
-        slowest = max(STAGES, key=lambda stage: stats[f"{stage}_seconds"])
         spent = ", ".join(f"{stage} {stats[f'{stage}_seconds']:.2f} s" for stage in STAGES)
-        lines.append(f"threads spent: {spent}; {slowest} takes the most")
+        lines.append(f"threads spent: {spent}")
+        lines.append(str(Bottleneck(stats["bottleneck"], stats["because"])))
     return "\n".join(lines)

@@ -64,6 +64,11 @@ class Iteration(Iterator[tuple[Any, int]]):
             raise StopIteration
         return found
 
+    @property
+    def ready(self) -> int:
+        """Batches that stand finished, in the order they will be handed out."""
+        return sum(job.future.done() for job, _ in self._jobs)
+
     def seek(self, position: int) -> None:
         """Go on at ``position`` of the same epoch; what was made ahead is dropped."""
         self._drop()

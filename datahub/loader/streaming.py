@@ -20,7 +20,9 @@ from datahub.loader.batch import state_of, with_state
 from datahub.loader.counters import Counters
 from datahub.loader.explain import explanation
 from datahub.loader.iteration import Iteration
+from datahub.loader.listening import Listening, Stats, stats
 from datahub.loader.opening import open_or_fetch
+from datahub.loader.quarantine import Quarantine
 from datahub.loader.schedule import Plan, Schedule
 from datahub.loader.topology import Topology, resolve_topology
 from datahub.loader.workers import default_workers
@@ -47,6 +49,9 @@ class StreamingLoader:
     Each ``for`` runs the current epoch from the current position and leaves the loader at the next epoch; a loop that
     was left early is over, and the next ``for`` begins the epoch after it. Only one loop runs at a time: a newer one
     ends the older. The topology is resolved when it is first needed (the first loop, ``len`` or state).
+
+    ``on_error="quarantine"`` goes on past samples that cannot be read or decoded: such a row is black and not
+    ``valid``, every other is as it would be, and `datahub.loader.quarantine` says what is recorded where.
 
     Raises `NotInStore`, `UnknownSplit`, `BadArgument`, `NotYetSupported`; loops raise `DamagedSample`, `StoreDamaged`,
     `WorkerDied`, and what the callables raise.
@@ -82,7 +87,7 @@ class StreamingLoader:
         download: bool = False,
         residency: Literal["auto", "stream"] = "auto",
         order: OrderOptions | None = None,
-        on_error: Literal["raise"] = "raise",
+        on_error: Literal["raise", "quarantine"] = "raise",
         topology: Topology | None = None,
         timeout: float = 600,
         settings: Settings | None = None,
@@ -90,7 +95,7 @@ class StreamingLoader:
         arguments.refuse_later(device=str(device), workers=workers, where=where)
         arguments.refuse_later(part=tuple(part) if isinstance(part, list) else part)
         arguments.refuse_later(max_samples=max_samples, source=source, cache_dir=cache_dir, cache_limit=cache_limit)
-        arguments.refuse_later(residency=residency, on_error=on_error)
+        arguments.refuse_later(residency=residency)
         arguments.batch_sizes(batch_size, global_batch_size)
         arguments.callables(batch_transform=batch_transform, collate=collate)
         self._batch_size, self._global_batch_size = batch_size, global_batch_size
@@ -102,7 +107,9 @@ class StreamingLoader:
         self._prefetch = arguments.whole("prefetch", prefetch, least=1)
         workers_here = default_workers(os.environ) if num_workers is None else num_workers
         self._workers = arguments.whole("num_workers", workers_here, least=0)
-        self.dataset = open_or_fetch(ref, resolve() if settings is None else settings, download)
+        set_aside = arguments.on_error(on_error, arguments.field_names(fields))
+        settings = resolve() if settings is None else settings
+        self.dataset = open_or_fetch(ref, settings, download)
         self.split = self.dataset[split]
         recipe = Recipe(
             fields=arguments.field_names(fields),
@@ -114,9 +121,17 @@ class StreamingLoader:
         )
         self._counters = Counters()
         self._source = LocalShards(str(self.dataset.ref), self.split.shards)
-        self._assembler = Assembler(self.split, self._source, recipe, self._counters, seed=self._seed)
+        self._assembler = Assembler(
+            self.split,
+            self._source,
+            recipe,
+            self._counters,
+            seed=self._seed,
+            quarantine=Quarantine.of(self.split, settings.home) if set_aside else None,
+        )
         self._epoch, self._position, self._begun = 0, 0, False
         self._loop: weakref.ref[Iteration] | None = None
+        self._listening: Listening | None = None
         self._closed = False
 
     # -- iterating ------------------------------------------------------------------------------------------------
@@ -126,8 +141,7 @@ class StreamingLoader:
         return len(self._schedule)
 
     def __iter__(self) -> Iterator[Any]:
-        if self._closed:
-            raise UsageError("the loader is closed", "make a new one, with load_state_dict() to go on where it was")
+        self._check_open()
         self._retire("this loop was ended by a newer one over the same loader")
         self._counters.after_fork()
         if self._begun:
@@ -148,27 +162,35 @@ class StreamingLoader:
     def _batches(self, loop: Iteration) -> Iterator[Any]:
         try:
             while True:
-                with self._counters.timing("wait"):
-                    found = next(loop, None)
+                self._counters.asked(loop.ready)
+                found = next(loop, None)
                 if found is None:
                     break
+                self._counters.received()
                 batch, self._position = found
+                if self._listening is not None:
+                    self._listening(self.stats)
                 found = None
                 yield with_state(batch, self._state())
                 del batch  # it is the caller's alone while the next one is waited for
         finally:
+            self._counters.left()
             loop.close()
         if self._begun and self._loop is not None and self._loop() is loop:
             self._move(self._epoch + 1, 0)
 
     def at(self, epoch: int, step: int) -> Any:
-        """The batch of this rank at ``step`` of ``epoch``, made now in this thread; the loader's position stays."""
+        """The batch of this rank at ``step`` of ``epoch``, bit for bit as a loop gives it, made now in this thread.
+
+        O(1): nothing before it is read. The loader, its running loop and its statistics know nothing of it.
+        """
+        self._check_open()
         arguments.whole("epoch", epoch, least=0)
         position = arguments.whole("step", step, least=0) * self._schedule.plan.batch
         if self._schedule.after(position) is None:
             raise BadArgument("step", step, f"an epoch has {len(self)} steps")
         planned = self._schedule.step(epoch, position)
-        return with_state(self._assembler.make(planned), self._state(epoch, planned.after))
+        return with_state(self._assembler.uncounted().make(planned), self._state(epoch, planned.after))
 
     def skip(self, steps: int) -> None:
         """Go on ``steps`` batches further, into later epochs if need be; nothing is read.
@@ -228,9 +250,18 @@ class StreamingLoader:
         """The state right after ``batch``, which carries it through queues, processes and copies."""
         return state_of(batch)
 
-    def stats(self) -> dict[str, int | float]:
-        """Totals so far: batches, samples, encoded bytes, seconds of each stage over all threads, and of waiting."""
-        return self._counters.to_dict()
+    def stats(self) -> Stats:
+        """What was done so far, the pace of the last seconds and what sets it: see `datahub.loader.listening.stats`."""
+        loop = self._running()
+        return stats(self._counters, self._source, self._workers, self._prefetch, 0 if loop is None else loop.ready)
+
+    def on_stats(self, call: Callable[[Stats], Any] | None, *, every: float = 10.0) -> None:
+        """Have ``call(loader.stats())`` made in the loop's thread, as a batch is handed out, every so many seconds.
+
+        None ends it. What ``call`` raises is raised in the loop.
+        """
+        arguments.callables(call=call)
+        self._listening = None if call is None else Listening(call, arguments.seconds("every", every))
 
     def explain(self) -> str:
         """A few lines for people: what is read, in which order, by how many threads, and what takes the time."""
@@ -255,6 +286,10 @@ class StreamingLoader:
         self.close()
 
     # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("the loader is closed", "make a new one, with load_state_dict() to go on where it was")
 
     @cached_property
     def _schedule(self) -> Schedule:

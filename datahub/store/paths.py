@@ -31,6 +31,11 @@ def pack_locks(locks: Path, plan_digest: str) -> list[Path]:
     return sorted(locks.glob(f"pack-{plan_digest.removeprefix('sha256:')}*.lock"))
 
 
+def derived_dir(home: Path, fingerprint: str) -> Path:
+    """What this machine makes of a split on demand and may lose."""
+    return home / "derived" / fingerprint.removeprefix("sha256:")
+
+
 def shard_name(dataset: str, split: str, number: int) -> str:
     return f"{dataset}-{split}-{number:06d}.tar"
 

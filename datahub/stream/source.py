@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from datahub.core.errors import Problem, StoreDamaged
+from datahub.core.errors import Problem, ShardCut, StoreDamaged
 from datahub.stream.spans import Data, Spans, runs
 
 OPEN_SHARDS = 256
@@ -19,7 +19,10 @@ class ShardSource(Protocol):
     """Reads ranges of a split's shards. Safe to call from many threads; picklable; usable after fork."""
 
     def read(self, shard: int, offset: int, size: int) -> Data:
-        """Exactly ``size`` bytes; raises `StoreDamaged` naming the shard where they are not there."""
+        """Exactly ``size`` bytes; raises `StoreDamaged` naming the shard where they are not there.
+
+        `ShardCut` is raised of a shard that can be read but ends too early.
+        """
         ...
 
     def read_many(self, spans: Spans) -> Sequence[Data]:
@@ -47,9 +50,10 @@ class LocalShards:
             descriptor = self._descriptors.get(shard)
             data = os.pread(descriptor, size, offset) if descriptor is not None else self._opened(shard, offset, size)
         except OSError as error:
-            raise self._damaged(shard, f"cannot be read: {error.strerror or error}") from error
+            raise StoreDamaged(*self._problem(shard, f"cannot be read: {error.strerror or error}")) from error
         if len(data) != size:
-            raise self._damaged(shard, f"ends at byte {offset + len(data)}, {offset + size} are needed")
+            reason = f"ends at byte {offset + len(data)}, {offset + size} are needed"
+            raise ShardCut(*self._problem(shard, reason))
         return data
 
     def read_many(self, spans: Spans) -> list[Data]:
@@ -95,8 +99,8 @@ class LocalShards:
             if kept != descriptor:
                 os.close(descriptor)
 
-    def _damaged(self, shard: int, reason: str) -> StoreDamaged:
-        return StoreDamaged(self._ref, [Problem(self._paths[shard].name, reason)])
+    def _problem(self, shard: int, reason: str) -> tuple[str, list[Problem]]:
+        return self._ref, [Problem(self._paths[shard].name, reason)]
 
     def __reduce__(self) -> tuple[type[LocalShards], tuple[str, tuple[Path, ...]]]:
         return LocalShards, (self._ref, self._paths)
@@ -118,7 +122,8 @@ class MemoryShards:
         data = b"" if shard in self.damaged else self._shards.get(shard, b"")[offset : offset + size]
         if len(data) != size:
             reason = f"does not hold bytes {offset} to {offset + size}"
-            raise StoreDamaged("memory", [Problem(f"shard {shard}", reason)])
+            kind = StoreDamaged if shard in self.damaged or shard not in self._shards else ShardCut
+            raise kind("memory", [Problem(f"shard {shard}", reason)])
         return data
 
     def read_many(self, spans: Spans) -> list[bytes]:

@@ -23,7 +23,6 @@ from datahub.pack import fetch as fetching
         {"cache_dir": "/tmp"},
         {"cache_limit": "1GB"},
         {"residency": "gpu"},
-        {"on_error": "quarantine"},
         {"transform": "imagenet_train"},
         {"ref": {"a": 0.5}},
     ],
@@ -57,6 +56,8 @@ def test_what_has_not_landed_is_refused(make, argument):
         {"batch_transform": "x"},
         {"dtype": torch.float16},
         {"transform": "normalize", "dtype": torch.int32},
+        {"on_error": "ignore"},
+        {"on_error": "quarantine", "fields": ("image", "label")},
     ],
     ids=str,
 )
@@ -66,7 +67,7 @@ def test_what_cannot_be_is_refused(make, argument):
 
 
 def test_the_defaults_of_later_features_are_accepted(make):
-    make(device=torch.device("cpu"), part=[0, 1], residency="stream", on_error="raise", workers="thread")
+    make(device=torch.device("cpu"), part=[0, 1], residency="stream", workers="thread")
 
 
 def test_unknown_split(make):
