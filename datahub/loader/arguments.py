@@ -111,7 +111,7 @@ def image_transform(
     callables(transform=transform)
     if dtype is not None and dtype not in DTYPES:
         raise BadArgument("dtype", dtype, f"use one of {', '.join(map(str, DTYPES))}")
-    if dtype is not None and not isinstance(transform, BatchTransform):
+    if dtype is not None and not (isinstance(transform, BatchTransform) and transform.casts):
         reason = "only a preset or a transform of datahub.transforms makes it; images are uint8 without one"
         raise BadArgument("dtype", dtype, reason, 'add transform="normalize", or cast in your own transform')
     return transform  # type: ignore[no-any-return]

@@ -6,7 +6,7 @@ sample stands in its epoch (DESIGN.md, "Augmentation draws"), never on a generat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,10 @@ class Draws:
     def take(self, rows: slice | NDArray[np.int64]) -> Draws:
         """The draws of some of the rows: the same numbers that those rows had."""
         return Draws(self.seed, self.epoch, self.positions[rows])
+
+    def again(self, times: int) -> Draws:
+        """Draws of their own for what is done ``times`` more; the first time has these."""
+        return self if not times else replace(self, seed=derive(self.seed, "again", times))
 
     def uniform(self, name: str, count: int = 1) -> NDArray[np.float64]:
         """``(B, count)`` numbers in [0, 1). Each ``name`` is a stream of its own."""

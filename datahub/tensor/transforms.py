@@ -7,6 +7,18 @@ runs once a batch in a worker thread. Any other callable given as ``transform=``
 from __future__ import annotations
 
 from datahub.tensor.batched import DTYPES, BatchTransform, Images
+from datahub.tensor.compose import Compose
+from datahub.tensor.moves import RandomCrop, RandomHorizontalFlip, RandomVerticalFlip
 from datahub.tensor.normalize import Normalize, Scale
 
-__all__ = ["DTYPES", "BatchTransform", "Images", "Normalize", "Scale"]
+__all__ = [
+    "DTYPES",
+    "BatchTransform",
+    "Compose",
+    "Images",
+    "Normalize",
+    "RandomCrop",
+    "RandomHorizontalFlip",
+    "RandomVerticalFlip",
+    "Scale",
+]
