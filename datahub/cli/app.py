@@ -32,6 +32,7 @@ COMMANDS = {
     "gc": "Remove what killed runs left behind.",
     "path": "Print where a packed dataset is.",
     "export": "Copy a packed dataset to a folder or URL.",
+    "train": "The reference training job: any torchvision model, torchrun-ready.",
     "demo": "The whole line: get, verify, pack, stream, train, look.",
     "manifest": "Write and check manifests.",
     "config": "Every setting and where its value came from.",
