@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datahub.core import errors as errors
+    from datahub.loader.batch import state_of as state_of
     from datahub.loader.getting import fetch as fetch
     from datahub.loader.getting import pack as pack
     from datahub.loader.opening import open_dataset as open
     from datahub.loader.opening import vision as vision
     from datahub.loader.streaming import StreamingLoader as StreamingLoader
     from datahub.loader.topology import Topology as Topology
+    from datahub.loader.torch_dataset import StreamingDataset as StreamingDataset
     from datahub.loader.writing import Writer as Writer
     from datahub.order.formula import OrderOptions as Order
     from datahub.tensor import transforms as transforms
 
 _WHERE = {
+    "StreamingDataset": ("datahub.loader.torch_dataset", "StreamingDataset"),
     "StreamingLoader": ("datahub.loader.streaming", "StreamingLoader"),
     "Topology": ("datahub.loader.topology", "Topology"),
     "Order": ("datahub.order.formula", "OrderOptions"),
@@ -30,10 +33,24 @@ _WHERE = {
     "Writer": ("datahub.loader.writing", "Writer"),
     "vision": ("datahub.loader.opening", "vision"),
     "transforms": ("datahub.tensor.transforms", ""),
+    "state_of": ("datahub.loader.batch", "state_of"),
     "errors": ("datahub.core.errors", ""),
 }
 
-__all__ = ["Order", "StreamingLoader", "Topology", "Writer", "errors", "fetch", "open", "pack", "transforms", "vision"]
+__all__ = [
+    "Order",
+    "StreamingDataset",
+    "StreamingLoader",
+    "Topology",
+    "Writer",
+    "errors",
+    "fetch",
+    "open",
+    "pack",
+    "state_of",
+    "transforms",
+    "vision",
+]
 
 
 def __getattr__(name: str) -> Any:

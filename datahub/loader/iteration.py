@@ -35,8 +35,11 @@ class Iteration(Iterator[tuple[Any, int]]):
         workers: int,
         prefetch: int,
         timeout: float,
+        between: int = 0,
     ) -> None:
+        """``between``: samples of the batches that others make between two of this iteration's."""
         self._schedule, self._assembler, self._epoch, self._next = schedule, assembler, epoch, position
+        self._between = between
         self._workers, self._prefetch, self._timeout = workers, max(1, prefetch), timeout
         self._jobs: deque[tuple[Job, int]] = deque()
         self._pool: Pool | None = None
@@ -97,7 +100,7 @@ class Iteration(Iterator[tuple[Any, int]]):
         if after is None:
             return None
         batch = self._assembler.make(self._schedule.step(self._epoch, self._next))
-        self._next = after
+        self._next = after + self._between
         return batch, after
 
     def _threaded(self) -> tuple[Any, int] | None:
@@ -120,7 +123,7 @@ class Iteration(Iterator[tuple[Any, int]]):
             plan: Callable[[], Any] = partial(self._schedule.step, self._epoch, self._next)
             job = Job(self._assembler, plan, self._workers)
             self._jobs.append((job, after))
-            self._next = after
+            self._next = after + self._between
             if self._pool is None:
                 self._pool = Pool(self._workers, "datahub-loader")
             job.submit(self._pool)

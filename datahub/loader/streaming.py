@@ -141,20 +141,29 @@ class StreamingLoader:
         return len(self._schedule)
 
     def __iter__(self) -> Iterator[Any]:
+        return self.share()
+
+    def share(self, first: int = 0, every: int = 1) -> Iterator[Any]:
+        """A loop over some of this rank's batches: ``first`` batches from where it would begin, and ``every``-th then.
+
+        For processes that share the work of a rank; a `for` over the loader takes them all.
+        """
         self._check_open()
         self._retire("this loop was ended by a newer one over the same loader")
         self._counters.after_fork()
         if self._begun:
             self._move(self._epoch + 1, 0)
         self._begun = True
+        batch = self._schedule.plan.batch
         loop = Iteration(
             self._schedule,
             self._assembler,
             self._epoch,
-            self._position,
+            self._position + first * batch,
             workers=self._workers,
             prefetch=self._prefetch,
             timeout=self._timeout,
+            between=(every - 1) * batch,
         )
         self._loop = weakref.ref(loop)
         return self._batches(loop)
@@ -215,6 +224,16 @@ class StreamingLoader:
             loop.close()
 
     # -- where it is ----------------------------------------------------------------------------------------------
+
+    @property
+    def topology(self) -> Topology:
+        """The rank this loader feeds, resolved."""
+        return self._schedule.plan.topology
+
+    @property
+    def samples(self) -> int:
+        """Samples of an epoch, over all ranks."""
+        return self._schedule.size
 
     @property
     def epoch(self) -> int:
