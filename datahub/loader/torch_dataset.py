@@ -7,6 +7,7 @@ fork nothing of the parent's (locks, threads, connections) is touched.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import secrets
@@ -188,6 +189,10 @@ class StreamingDataset(IterableDataset[Any]):
     @property
     def _loader(self) -> StreamingLoader:
         if self._made is None or self._process != os.getpid():
+            if self._made is not None:
+                # Forked. The parent's garbage is the parent's to collect: its finalisers have no business here, and
+                # looking through its objects would copy their memory into every worker.
+                gc.freeze()
             ref, topology, facts = self._inherited()
             self._topology, self._facts = topology, facts
             options = {**self._options, "topology": topology}
