@@ -150,7 +150,7 @@ def _pax(extension: _Extension, data: bytes, gate: Gate, *, everywhere: bool) ->
         space = data.find(b" ", at, at + 8)
         digits = data[at:space] if space > at else b""
         length = int(digits) if digits.isdigit() else 0
-        record = data[space + 1 : at + length]
+        record = data[space + 1 : at + length] if length else b""
         key, equals, value = record.partition(b"=")
         if not equals or at + length > end or not value.endswith(b"\n"):
             raise LayoutError(gate.path, "", "damaged: an extended header is not in pax form")

@@ -267,6 +267,15 @@ def test_lying_sizes(tmp_path: Path) -> None:
     assert "0 bytes instead of 3221225472" in damaged(file(tmp_path, size))
 
 
+def test_a_pax_record_without_its_length_is_an_error_and_no_hang(tmp_path: Path) -> None:
+    entry = info("x" * 200)
+    entry.pax_headers = {"comment": "first", "path": entry.name}
+    data = bytearray(tar([entry]))
+    second = data.index(b"\n", 512) + 1
+    data[data.index(b" ", second)] ^= 1  # one bit: no space ends the length
+    assert "not in pax form" in damaged(file(tmp_path, bytes(data)))
+
+
 @pytest.mark.parametrize("keyword", ["path=evil", "size=99", "GNU.sparse.major=1"])
 def test_pax_headers_for_the_whole_archive(tmp_path: Path, keyword: str) -> None:
     record = f"{len(keyword) + 4} {keyword}\n".encode()  # two digits, a space and a newline
