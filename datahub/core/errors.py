@@ -174,7 +174,11 @@ class LayoutError(VerificationError):
     """A published file does not have the form its layout promises."""
 
     def __init__(
-        self, path: str, place: str, reason: str, next_step: str = "check the file and the manifest's layout"
+        self,
+        path: str,
+        place: str,
+        reason: str,
+        next_step: str = "check the file, and that it is in the layout it is read as",
     ) -> None:
         super().__init__(f"{path}: {place}: {reason}" if place else f"{path}: {reason}", next_step)
         self.path, self.place, self.reason = path, place, reason

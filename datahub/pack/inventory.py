@@ -57,6 +57,8 @@ class Container(msgspec.Struct, frozen=True):
 
     path: str
     folder: bool = False
+    shown: str = ""
+    """The archive a spooled one was decompressed from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +176,8 @@ class _Scan:
         self._columns = _Columns()
         self._listener(Progress("scan", self._item, self._count, None, "files"))
 
-    def _container(self, path: Path, *, folder: bool = False) -> int:
-        self._containers.append(Container(str(path), folder))
+    def _container(self, path: Path, *, folder: bool = False, shown: str = "") -> int:
+        self._containers.append(Container(str(path), folder, shown))
         return len(self._containers) - 1
 
     # Folders
@@ -215,7 +217,7 @@ class _Scan:
         with spool.open("rb") as handle:
             size = os.fstat(handle.fileno()).st_size
             stream = Stream(Window(handle.fileno(), 0, size), shown)
-            self._tar(handle.fileno(), 0, stream, self._container(Path(spool.name)), prefix, depth)
+            self._tar(handle.fileno(), 0, stream, self._container(Path(spool.name), shown=shown), prefix, depth)
 
     def _tar(self, descriptor: int, base: int, stream: Stream, container: int, prefix: bytes, depth: int) -> None:
         """Members of a plain tar that begins at byte ``base`` of the container."""
@@ -239,7 +241,7 @@ class _Scan:
         for number in range(before, len(self._containers)):
             path = Path(self._containers[number].path)
             if path.is_absolute() and path.parent == self._folder.resolve():
-                self._containers[number] = Container(path.name)
+                self._containers[number] = Container(path.name, shown=shown)
 
     def _zip(self, handle: BinaryIO, path: Path, prefix: bytes, depth: int, shown: str) -> None:
         container = self._container(path.resolve())

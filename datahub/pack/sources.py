@@ -23,6 +23,16 @@ from datahub.registry.schema import Layout, Licence, Manifest, Tried, Variant
 from datahub.store.find import Located, find
 
 OWN = ("imagefolder", "csv", "json", "jsonl", "parquet", "wds", "ilsvrc")
+READ: Mapping[str, tuple[str, ...]] = {
+    "imagefolder": ("split", "empty_classes"),
+    "csv": ("split", "images", "columns"),
+    "json": ("split", "images", "columns"),
+    "jsonl": ("split", "images", "columns"),
+    "parquet": ("split", "columns"),
+    "wds": ("split",),
+    "shapes": ("split",),
+}
+"""Which parts of a `Reading` say something to which sources."""
 LATER = ("hf", "torchvision")
 """Schemes of the plan that this version does not read yet."""
 
@@ -43,6 +53,19 @@ class Reading:
     empty_classes: bool = False
     """Whether a class folder without images is a class all the same, and no error."""
 
+    def check(self, scheme: str) -> None:
+        """Raises `BadArgument` for what a source of this kind has no use for: nothing is silently ignored."""
+        said = {
+            "split": str(self.split) if self.split else "",
+            "images": str(self.images or ""),
+            "columns": ",".join(f"{what}={name}" for what, name in self.columns.items()),
+            "empty_classes": self.empty_classes,
+        }
+        for name, value in said.items():
+            if value and name not in READ.get(scheme, ()):
+                able = ", ".join(f"{each}:" for each, names in READ.items() if name in names)
+                raise BadArgument(name, value, f"says nothing to {scheme}", f"it is for {able}; leave it out")
+
 
 def target_of(
     source: str,
@@ -60,16 +83,16 @@ def target_of(
     reading = reading or Reading()
     scheme, colon, location = source.partition(":")
     if not colon:
-        if reading.split:
-            raise BadArgument("split", str(reading.split), "the splits of a dataset are its own", "leave it out")
+        reading.check("a dataset")
         return _from_ref(Ref.parse(source), ref, settings)
     if scheme in LATER:
         raise NotYetSupported("source", source, f"this version packs REF, shapes:N, {', '.join(f'{o}:' for o in OWN)}")
+    if scheme not in (*OWN, "shapes"):
+        raise BadArgument("source", source, f"{scheme!r} is not a source", f"known: REF, shapes, {', '.join(OWN)}")
+    reading.check(scheme)
     if scheme == "shapes":
         given, options = _generator(source, location)
         return _shapes(ref, counts(reading.split) if reading.split else given, options, settings)
-    if scheme not in OWN:
-        raise BadArgument("source", source, f"{scheme!r} is not a source", f"known: REF, shapes, {', '.join(OWN)}")
     return _own(scheme, location, ref, settings, reading, listener)
 
 

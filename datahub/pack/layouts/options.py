@@ -14,6 +14,15 @@ from datahub.core.errors import BadArgument
 FIELD = re.compile(r"[a-z][a-z0-9_]*")
 PLACE = "layout.options"
 
+TAKEN = frozenset(
+    (
+        *("image", "key", "source", "shard", "offset", "size", "width", "height", "format", "sha256"),
+        *("image_offset", "image_size", "label_offset", "label_size"),
+        *("index", "valid", "n_global"),
+    )
+)
+"""Names in every index, every sample or every batch."""
+
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -38,7 +47,7 @@ def field_name(name: str, place: str) -> None:
     if not FIELD.fullmatch(name) or len(name) > 64:
         reason = "is not a field name: lower-case letters, digits and '_', at most 64"
         raise BadArgument(place, name, reason)
-    if name in ("image", "key", "source", "index", "shard", "offset", "size", "width", "height", "format", "sha256"):
+    if name in TAKEN:
         raise BadArgument(place, name, "is a name every sample has already", "choose another")
 
 

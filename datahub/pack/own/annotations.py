@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ from datahub.pack import inventory, pictures
 from datahub.pack.inventory import Inventory
 from datahub.pack.listed import Listed
 from datahub.pack.own import key_of, tables
+from datahub.pack.own.values import text
 
 if TYPE_CHECKING:
     from datahub.pack.sources import Reading
@@ -60,7 +62,7 @@ def open_annotations(scheme: str, location: str, reading: Reading, scratch: Path
         table=pictures.table(there, found, None),
         names=[name.encode("utf-8", "surrogateescape") for name in names],
         labels=[row.get(label) for row in rows] if label else None,
-        splits=[str(row.get(split) or "train").lower() for row in rows] if split else None,
+        splits=[str(row.get(split) or "train").strip().lower() for row in rows] if split else None,
         further={field: [row.get(name) for row in rows] for name, field in further.items()},
         places=places,
     )
@@ -78,55 +80,58 @@ def open_annotations(scheme: str, location: str, reading: Reading, scratch: Path
 def _read(scheme: str, path: Path) -> tuple[list[dict[str, Any]], int]:
     """(rows, the number of the first as a person would count it)."""
     try:
-        if scheme == "csv":
-            return _csv(path), 2
-        text = path.read_text(encoding="utf-8-sig")
-        if scheme == "jsonl":
-            return [_row(path, line, number) for number, line in enumerate(text.splitlines(), 1) if line.strip()], 1
-        return _json(path, text), 1
+        content = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise LayoutError(str(path), f"byte {error.start}", "is not UTF-8") from error
+        raise LayoutError(str(path), f"byte {error.start}", "is not UTF-8", "save it as UTF-8") from error
     except OSError as error:
         raise NotReadable(str(path), error.strerror or str(error)) from error
+    if scheme == "csv":
+        return _csv(path, content), 2
+    if scheme == "jsonl":
+        # Not splitlines: JSON texts may hold separators of lines that it knows and JSON does not.
+        return [_row(path, line, number) for number, line in enumerate(content.split("\n"), 1) if line.strip()], 1
+    return _json(path, content), 1
 
 
-def _csv(path: Path) -> list[dict[str, Any]]:
+def _csv(path: Path, content: str) -> list[dict[str, Any]]:
     csv.field_size_limit(CELL)
-    with path.open(encoding="utf-8-sig", newline="") as handle:
-        head = handle.readline()
-        handle.seek(0)
-        delimiter = max(",\t;", key=head.count)
-        reader = csv.DictReader(handle, delimiter=delimiter, restkey="\0", strict=True)
-        rows = []
-        try:
-            for row in reader:
-                if "\0" in row or None in row.values():
-                    more = "more" if "\0" in row else "fewer"
-                    reason = f"has {more} fields than the header's {len(reader.fieldnames or [])}"
-                    raise LayoutError(str(path), f"line {reader.line_num}", reason)
-                rows.append(row)
-        except csv.Error as error:
-            raise LayoutError(str(path), f"line {reader.line_num}", str(error)) from error
+    delimiter = max(",\t;", key=content.partition("\n")[0].count)
+    lines = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
+    rows = []
+    try:
+        names = [name.strip() for name in next(lines, [])]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise LayoutError(str(path), "line 1", f"names the column {twice[0]!r} twice")
+        for cells in lines:
+            if not cells:  # an empty line
+                continue
+            if len(cells) != len(names):
+                reason = f"has {len(cells)} fields, the header {len(names)}"
+                raise LayoutError(str(path), f"line {lines.line_num}", reason)
+            rows.append(dict(zip(names, cells, strict=True)))
+    except csv.Error as error:
+        raise LayoutError(str(path), f"line {lines.line_num}", str(error)) from error
     return rows
 
 
 def _row(path: Path, line: str, number: int) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LayoutError(str(path), f"line {number}", f"is not JSON: {error}") from error
     if not isinstance(row, dict):
         raise LayoutError(str(path), f"line {number}", "is not a JSON object")
     return row
 
 
-def _json(path: Path, text: str) -> list[dict[str, Any]]:
+def _json(path: Path, content: str) -> list[dict[str, Any]]:
     try:
-        rows = json.loads(text)
+        rows = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise LayoutError(str(path), "", f"is not JSON: {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise LayoutError(str(path), "", "is not a JSON list of objects, one an image")
+        hint = 'write [{"image": "a.jpg", "label": "cat"}, ...]; other forms, COCO\'s among them, are not read'
+        raise LayoutError(str(path), "", "is not a JSON list of objects, one an image", hint)
     return rows
 
 
@@ -155,6 +160,7 @@ def _names(path: Path, rows: Sequence[Mapping[str, Any]], column: str, places: S
         name = row.get(column)
         if not isinstance(name, str) or not name:
             raise LayoutError(str(path), place, f"names no image in column {column}")
+        name = text(name)
         if name in seen:
             raise LayoutError(str(path), place, f"{name} is in {seen[name]} already: one row an image is read")
         seen[name] = place
@@ -174,7 +180,7 @@ def _find(path: Path, base: Path, there: Inventory, names: Sequence[str], places
     if missing:
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         reason = f"{len(missing)} of {len(names)} images are not in {base}: {', '.join(missing[:SHOWN])}{more}"
-        raise LayoutError(str(path), "", reason)
+        raise LayoutError(str(path), "", reason, "mend the rows, or say where the images are: --images DIR|ARCHIVE")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,13 +77,9 @@ def _empty(root: Path, splits: list[str] | None, seen: set[str], allowed: bool) 
     """Class folders that hold no image. Raises `LayoutError` unless they are ``allowed``."""
     if not root.is_dir():
         return set()
-    tops = [root / each.name for each in root.iterdir() if each.is_dir()] if splits else [root]
-    empty = {
-        each.name
-        for top in tops
-        for each in top.iterdir()
-        if each.is_dir() and not each.name.startswith(".") and each.name not in seen
-    }
+    tops = [each for each in root.iterdir() if each.is_dir() and each.name.lower() in splits] if splits else [root]
+    folders = [each for top in tops for each in top.iterdir() if each.is_dir() and not each.name.startswith(".")]
+    empty = {text(os.fsencode(each.name)) for each in folders} - seen
     if empty and not allowed:
         reason = f"{len(empty)} class folders hold no image; remove them, or say --empty-classes"
         raise LayoutError(str(root), min(empty), reason)

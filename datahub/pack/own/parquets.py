@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from datahub.core import atomic
-from datahub.core.errors import BadArgument, LayoutError, from_oserror
+from datahub.core.errors import BadArgument, DiskFull, LayoutError, NotReadable, from_oserror
 from datahub.core.events import Listener, Progress
 from datahub.pack import inventory
 from datahub.pack.inventory import Container, Inventory
@@ -40,15 +41,15 @@ def open_parquet(location: str, reading: Reading, scratch: Path, listener: Liste
     if not files:
         raise LayoutError(str(root), "", "holds no .parquet files")
     identity = inventory.identity([root])
-    schema = _schema(files[0])
+    schema = _schemas(files)
     image = _image(schema, reading, files[0])
-    label = reading.columns.get("label") or next((name for name in NAMES["label"] if name in schema.names), None)
-    used = {"image": image, **({"label": label} if label else {})}
+    used = {"image": image, **_others(schema, reading, files[0])}
+    label, split = used.get("label"), used.get("split")
     facts = {"kind": "parquet", "identity": identity, "split": str(reading.split), "columns": used}
     folder = scratch / f"files-{key_of(facts)}"
     spool = _Spool(root, files, image, folder, listener)
     others = [name for name in schema.names if name not in used.values() and _plain(schema.field(name).type)]
-    columns = spool.copy([*others, *([label] if label else [])])
+    columns = spool.copy([*others, *(each for each in (label, split) if each)])
     further = tables.field_names(others)
     there = Inventory(folder, (Container(SPOOL),), spool.table)
     rows = tables.Rows(
@@ -57,7 +58,7 @@ def open_parquet(location: str, reading: Reading, scratch: Path, listener: Liste
         names=[b"x." + each.rpartition(".")[2].encode("utf-8", "replace") for each in spool.names],
         labels=columns[label] if label else None,
         classes=_classes(schema, label) if label else None,
-        splits=_splits(files, spool.counts),
+        splits=_named(columns[split]) if split else _splits(root, files, spool.counts),
         further={field: columns[name] for name, field in further.items()},
     )
     notes = [f"{len(spool.table):,} rows; " + ", ".join(f"{what}: column {name}" for what, name in used.items())]
@@ -68,7 +69,21 @@ def _schema(path: Path) -> pa.Schema:
     try:
         return pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
-        raise LayoutError(str(path), "", f"is not a Parquet file: {error}") from error
+        raise LayoutError(str(path), "", f"is not a Parquet file: {_line(error)}") from error
+
+
+def _schemas(files: list[Path]) -> pa.Schema:
+    """The schema of all files. Raises `LayoutError` naming the first that has another than the first."""
+    first = _schema(files[0])
+    for path in files[1:]:
+        if odd := sorted(_forms(first) ^ _forms(_schema(path))):
+            raise LayoutError(str(path), f"column {odd[0][0]}", f"is not as in {files[0].name}: all must have one form")
+    return first
+
+
+def _forms(schema: pa.Schema) -> set[tuple[str, bool]]:
+    """What files must share: names, and which columns hold bytes. Numbers may be narrow in one and wide in another."""
+    return {(field.name, _holds_bytes(field.type)) for field in schema}
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
@@ -78,7 +93,22 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _plain(kind: pa.DataType) -> bool:
-    return not _holds_bytes(kind)
+    """Whether no bytes are anywhere in it: those are no field."""
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return False
+    return all(_plain(kind.field(at).type) for at in range(kind.num_fields))
+
+
+def _others(schema: pa.Schema, reading: Reading, path: Path) -> dict[str, str]:
+    """``label`` and ``split`` -> their columns, where there are such."""
+    used: dict[str, str] = {}
+    for what in ("label", "split"):
+        given = reading.columns.get(what)
+        if given is not None and given not in schema.names:
+            raise BadArgument("columns", given, f"{path.name} has no such column", f"it has {', '.join(schema.names)}")
+        if found := given or next((name for name in NAMES[what] if name in schema.names), None):
+            used[what] = found
+    return used
 
 
 def _image(schema: pa.Schema, reading: Reading, path: Path) -> str:
@@ -89,8 +119,8 @@ def _image(schema: pa.Schema, reading: Reading, path: Path) -> str:
         raise BadArgument("columns", given, what, f"such are: {', '.join(able) or 'none'}")
     found = given or next((name for name in NAMES["image"] if name in able), able[0] if len(able) == 1 else None)
     if found is None:
-        reason = f"no one column holds image bytes (of {', '.join(schema.names)})"
-        raise LayoutError(str(path), "", f"{reason}; say which: --columns image=NAME")
+        reason = f"{'none' if not able else 'more than one'} of the columns {', '.join(schema.names)} holds image bytes"
+        raise LayoutError(str(path), "", reason, "say which: --columns image=NAME" if able else "pack another file")
     return found
 
 
@@ -104,12 +134,18 @@ def _classes(schema: pa.Schema, label: str) -> list[str] | None:
     return [str(name) for name in names] if isinstance(names, list) and names else None
 
 
-def _splits(files: list[Path], counts: list[int]) -> list[str] | None:
-    """By the files' names, ``train-00000-of-00004.parquet``, where all of them begin with a split's."""
-    heads = [path.name.split(".")[0].split("-")[0].lower() for path in files]
-    if not all(head in tables.FOLDERS for head in heads):
+def _splits(root: Path, files: list[Path], counts: list[int]) -> list[str] | None:
+    """By the files' names, ``train-00000-of-00004.parquet``, or their folders', where all of them are a split's."""
+    names = [path.name.split(".")[0].split("-")[0].lower() for path in files]
+    folders = [path.parent.name.lower() if path.parent != root else "" for path in files]
+    heads = next((each for each in (names, folders) if set(each) <= tables.FOLDERS), None)
+    if heads is None:
         return None
     return [head for head, count in zip(heads, counts, strict=True) for _ in range(count)]
+
+
+def _named(values: list[Any]) -> list[str]:
+    return [str(each or "train").strip().lower() for each in values]
 
 
 class _Spool:
@@ -143,6 +179,7 @@ class _Spool:
     def copy(self, columns: list[str]) -> dict[str, list[Any]]:
         """Write the images; returns the other columns' values."""
         values: dict[str, list[Any]] = {name: [] for name in columns}
+        self._room()
         building = self._folder.with_name(f".{self._folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
         atomic.make_dir(building)
         try:
@@ -163,6 +200,14 @@ class _Spool:
             shutil.rmtree(building, ignore_errors=True)
         return values
 
+    def _room(self) -> None:
+        """Raises `DiskFull` before anything is copied: images hardly compress, so they take what the files take."""
+        needed = sum(path.stat().st_size for path in self._files)
+        atomic.make_dir(self._folder.parent)
+        free = shutil.disk_usage(self._folder.parent).free
+        if not (self._folder / SPOOL).exists() and free < needed:
+            raise DiskFull(str(self._folder.parent), needed, free)
+
     def _batches(self, path: Path, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
         row = 0
         try:
@@ -171,15 +216,17 @@ class _Spool:
                     yield row, batch
                     row += len(batch)
                     self._listener(Progress("scan", path.name, row, file.metadata.num_rows, "rows"))
-        except pa.ArrowException as error:
-            raise LayoutError(str(path), f"after row {row}", f"cannot be read: {error}") from error
+        except (pa.ArrowException, OSError) as error:  # damaged pages are an OSError without a number
+            if isinstance(error, OSError) and error.errno is not None:
+                raise NotReadable(str(path), error.strerror or str(error)) from error
+            raise LayoutError(str(path), f"after row {row}", f"cannot be read: {_line(error)}") from error
 
     def _images(self, out: Any, path: Path, first: int, column: pa.Array) -> None:
         paths: list[str | None] = [None] * len(column)
         if pa.types.is_struct(column.type):
             if column.type.get_field_index("path") >= 0:
                 paths = column.field("path").to_pylist()
-            column = column.field("bytes")
+            column = pc.struct_field(column, "bytes")  # null where the struct is
         for at, data in enumerate(column.to_pylist()):
             if data is None:
                 raise LayoutError(str(path), f"row {first + at}", f"has no image in column {self._image}")
@@ -190,6 +237,10 @@ class _Spool:
                 f"{path.relative_to(self._root) if path != self._root else path.name}#{first + at}/{shown}"
             )
             out.write(data)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def _format(data: bytes) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +17,15 @@ from datahub.pack import listed, pictures
 from datahub.pack.inventory import Inventory
 from datahub.pack.layouts import options as opt
 from datahub.pack.listed import TYPES, Listed
+from datahub.pack.own.values import integer, missing, text, typed
 from datahub.pack.splitting import Shares, assign
 from datahub.store.arrow import array
 from datahub.store.record import FieldSpec
 
 FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval", "extra", "unlabeled"}
 """Names of folders, files and values that are taken for splits where all of them are."""
+LONGEST = 40
+"""Letters of a column's name that the field's keeps: room for what tells it from others."""
 
 
 @dataclass(kw_only=True)
@@ -59,6 +61,8 @@ def write(
     Raises `LayoutError` for labels that are none, and where a split has no sample or a sample twice.
     """
     table = rows.table
+    if not len(table):
+        raise LayoutError(str(rows.path), "", "has no rows")
     fields = {"image": pictures.image_field(rows.names)}
     classes: list[str] | None = None
     if rows.labels is not None:
@@ -67,13 +71,13 @@ def write(
         fields["label"] = pictures.LABEL
         notes.append(f"{len(classes)} classes: {_some(classes)}")
     for name, values in rows.further.items():
-        kind, made = _typed(values) if rows.kinds is None else _as(rows.kinds[name], values)
+        kind, made = typed(values) if rows.kinds is None else (rows.kinds[name], values)
         opt.field_name(name, "columns")
         table = table.append_column(name, array(made, TYPES[kind]))
         fields[name] = FieldSpec(type=kind, extension="json")
     if rows.further:
         notes.append("fields: " + ", ".join(f"{name} ({fields[name].type})" for name in rows.further))
-    tables = _split(table, rows, shares)
+    tables = _split(table, rows, shares, notes)
     pictures.unique(rows.path, tables)
     return listed.write(folder, there, tables, classes=classes, fields=fields, facts=facts, notes=notes)
 
@@ -86,72 +90,48 @@ def _labels(rows: Rows) -> tuple[list[int], list[str]]:
     """Numbers of the labels, and the classes."""
     labels = rows.labels or []
     for at, label in enumerate(labels):
-        if label is None or label == "":
+        if missing(label):
             raise LayoutError(str(rows.path), rows.place(at), "has no label")
+        if isinstance(label, dict | list | tuple):
+            raise LayoutError(str(rows.path), rows.place(at), "has no one label: a class name or number is read")
+    whole = [_whole(label) for label in labels]
     if rows.classes is not None:
-        return _known(rows, labels, rows.classes)
-    whole = [_integer(label) for label in labels]
-    if all(number is not None and number >= 0 for number in whole):
-        numbers = [number for number in whole if number is not None]
-        most = max(numbers)
-        if most < 10 * len(numbers) + 1000:
-            return numbers, [str(number) for number in range(most + 1)]
-    names = sorted({str(label) for label in labels})
-    place = {name: at for at, name in enumerate(names)}
-    return [place[str(label)] for label in labels], names
+        return _known(rows, labels, whole, rows.classes)
+    numbers = [number for number in whole if number is not None and number >= 0]
+    if len(numbers) == len(labels) and (most := max(numbers)) < 10 * len(numbers) + 1000:
+        return numbers, [str(number) for number in range(most + 1)]
+    names = [text(label) for label in labels]
+    classes = sorted(set(names))
+    place = {name: at for at, name in enumerate(classes)}
+    return [place[name] for name in names], classes
 
 
-def _known(rows: Rows, labels: Sequence[Any], classes: list[str]) -> tuple[list[int], list[str]]:
+def _whole(label: Any) -> int | None:
+    """A label that is a number; numbers that were floats for a while (``3.0``) are those they were."""
+    return integer(int(label) if isinstance(label, float) and label.is_integer() else label)
+
+
+def _known(
+    rows: Rows, labels: Sequence[Any], whole: Sequence[int | None], classes: list[str]
+) -> tuple[list[int], list[str]]:
     place = {name: at for at, name in enumerate(classes)}
     numbers = []
     for at, label in enumerate(labels):
-        number = place.get(label) if isinstance(label, str) else label
+        number = place.get(label) if isinstance(label, str) else whole[at]
         if number is None or not 0 <= number < len(classes):
             raise LayoutError(str(rows.path), rows.place(at), f"{label!r} is not one of the {len(classes)} classes")
-        numbers.append(int(number))
+        numbers.append(number)
     return numbers, classes
 
 
-def _integer(value: Any) -> int | None:
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, int | np.integer):
-        return int(value)
-    if isinstance(value, str) and re.fullmatch(r"-?(?:0|[1-9][0-9]{0,17})", value):
-        return int(value)
-    return None
-
-
-def _float(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
-
-
-def _typed(values: Sequence[Any]) -> tuple[str, list[Any]]:
-    """The narrowest of int, float, text and json that holds every value, and the values as such; "" is none."""
-    plain = [None if each == "" else each for each in values]
-    there = [each for each in plain if each is not None]
-    if any(isinstance(each, dict | list | tuple) for each in there):
-        return "json", [None if each is None else json.dumps(each, sort_keys=True) for each in plain]
-    if there and len(there) == len(plain) and all(_integer(each) is not None for each in there):
-        return "int", [_integer(each) for each in plain]
-    if there and all(_float(each) is not None for each in there):
-        return "float", [None if each is None else _float(each) for each in plain]
-    return "text", [None if each is None else str(each) for each in plain]
-
-
-def _as(kind: str, values: list[Any]) -> tuple[str, list[Any]]:
-    return kind, [json.dumps(each, sort_keys=True) for each in values] if kind == "json" else values
-
-
-def _split(table: pa.Table, rows: Rows, shares: Shares | None) -> dict[str, pa.Table]:
+def _split(table: pa.Table, rows: Rows, shares: Shares | None, notes: list[str]) -> dict[str, pa.Table]:
     if shares is not None:
         if rows.splits is not None:
             listed_ = ", ".join(sorted(set(rows.splits)))
             raise BadArgument("split", str(shares), f"the source has splits already: {listed_}", "leave --split out")
         chosen = assign(table["source"].to_pylist(), shares)
+        if left := int((chosen < 0).sum()):
+            notes.append(f"{left:,} of {len(table):,} images are in no split")
         found = {name: table.filter(pa.array(chosen == at)) for at, name in enumerate(shares.of)}
     elif rows.splits is not None:
         names = list(dict.fromkeys(rows.splits))
@@ -173,7 +153,7 @@ def field_names(columns: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for column in columns:
         name = re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_") or "field"
-        name = name if name[0].isalpha() else f"f_{name}"
+        name = (name if name[0].isalpha() else f"f_{name}")[:LONGEST]
         try:
             opt.field_name(name, "columns")
         except BadArgument:
@@ -182,5 +162,5 @@ def field_names(columns: Sequence[str]) -> dict[str, str]:
             name = "label_field"
         while name in found.values():
             name += "_2"
-        found[column] = name[:60]
+        found[column] = name
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -37,14 +37,15 @@ def open_shards(location: str, reading: Reading, scratch: Path, listener: Listen
     identity = inventory.identity(shards)
     there = inventory.take(shards, scratch / f"files-{identity[:32]}", listener=listener)
     where = Path(location if len(location) < 80 else f"{location[:77]}...")
-    found = _Grouped(where, there)
+    splits = _splits(there) if reading.split is None else None
+    found = _Grouped(where, there, splits or [""] * len(there.containers))
     facts = {"kind": "wds", "identity": identity, "split": str(reading.split)}
     rows = tables.Rows(
         path=where,
         table=pictures.table(there, found.images, None),
         names=found.names,
         labels=found.labels,
-        splits=_splits(there, found.images) if reading.split is None else None,
+        splits=[splits[container] for container in found.containers()] if splits else None,
         further=found.further,
     )
     notes = [f"{len(found.images):,} samples in {len(shards)} shards", *found.notes()]
@@ -122,6 +123,8 @@ class _Grouped:
 
     path: Path
     there: Inventory
+    split_of: list[str]
+    """The split of each container; keys are unique in one."""
     images: list[int] = field(default_factory=list)
     names: list[bytes] = field(default_factory=list)
     labels: list[Any] | None = None
@@ -149,23 +152,22 @@ class _Grouped:
         """Extension -> row of the inventory, of every sample that has an image."""
         current: tuple[int, bytes] | None = None
         members: dict[str, int] = {}
-        seen: set[bytes] = set()
+        seen: set[tuple[str, bytes]] = set()
         for row, (container, name) in enumerate(zip(self._rows[0], self._rows[6], strict=True)):
-            folder, _, base = name.rpartition(b"/")
-            stem, dot, extension = base.partition(b".")
-            key = (container, folder + b"/" + stem)
-            if not dot or not stem:
+            folder, stem, extension = _key(name)
+            key = (container, folder + stem)
+            if not extension or not stem:
                 continue
             if key != current:
                 yield from self._whole(members, seen)
                 current, members = key, {}
-            kind = extension.decode("utf-8", "replace").lower()
+            kind = extension[1:].decode("utf-8", "replace").lower()
             if kind in members:
                 raise LayoutError(str(self.path), pictures.text(name), "is there twice")
             members[kind] = row
         yield from self._whole(members, seen)
 
-    def _whole(self, members: dict[str, int], seen: set[bytes]) -> Iterator[dict[str, int]]:
+    def _whole(self, members: dict[str, int], seen: set[tuple[str, bytes]]) -> Iterator[dict[str, int]]:
         if not members:
             return
         image = next((members[kind] for kind in IMAGES if kind in members), None)
@@ -173,14 +175,21 @@ class _Grouped:
             if kind not in (*IMAGES, "cls", "json", "txt") or (kind in IMAGES and members[kind] != image):
                 self.passed[kind] = self.passed.get(kind, 0) + 1
         if image is None:
+            if "cls" in members:
+                raise LayoutError(str(self.path), self._name(members["cls"]), "has no image beside it")
             return
         name = self._rows[6][image]
-        if name in seen:
+        key = self.split_of[self._rows[0][image]], b"".join(_key(name))
+        if key in seen:
             raise LayoutError(str(self.path), pictures.text(name), "is the key of two samples")
-        seen.add(name)
+        seen.add(key)
         self.images.append(image)
         self.names.append(name)
         yield members
+
+    def containers(self) -> list[int]:
+        """Where each sample's image is."""
+        return [self._rows[0][row] for row in self.images]
 
     def _name(self, row: int) -> str:
         return pictures.text(self._rows[6][row])
@@ -194,7 +203,7 @@ class _Grouped:
     def _parsed(self, text: str | None) -> Any:
         try:
             value = None if text is None else json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = text
         return value if isinstance(value, dict | list | None) else [value]
 
@@ -203,12 +212,14 @@ class _Grouped:
         return [f"passed over: {', '.join(found)} members"] if found else []
 
 
-def _splits(there: Inventory, images: Sequence[int]) -> list[str] | None:
-    """By the shards' names, where every one of them says train, val or test."""
-    names = []
-    for container in there.containers:
-        found = SPLITS.search(Path(container.path).name)
-        names.append(found[1] if found else None)
-    column = there.members["container"].to_pylist()
-    splits = [names[column[row]] for row in images]
-    return None if None in splits else [str(each) for each in splits]
+def _key(name: bytes) -> tuple[bytes, bytes, bytes]:
+    """A member's folder, stem and extension: ``a/b.c/`` ``d`` ``.cls.json``."""
+    folder, slash, base = name.rpartition(b"/")
+    stem, dot, extension = base.partition(b".")
+    return folder + slash, stem, dot + extension
+
+
+def _splits(there: Inventory) -> list[str] | None:
+    """The split of each shard by its name, where every one says train, val or test."""
+    found = [SPLITS.search(Path(container.shown or container.path).name) for container in there.containers]
+    return [each[1] for each in found if each] if all(found) else None
