@@ -6,49 +6,39 @@ their names, so that neither the number of writers nor their pace shows in the b
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import msgspec
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
-from PIL import Image
 
 from datahub.core import atomic
 from datahub.core.digests import sha256_hex
-from datahub.core.errors import BadArgument, NotReadable, from_oserror
+from datahub.core.errors import BadArgument, from_oserror
 from datahub.core.events import Listener, ignore
 from datahub.core.locks import FileLock
 from datahub.core.refs import SPLIT, Ref
 from datahub.core.settings import Settings
-from datahub.pack import images, inventory
+from datahub.pack import authored, images, inventory
+from datahub.pack.authored import Picture
 from datahub.pack.fetch import Options, Target, of_manifest, pack_files
 from datahub.pack.inventory import Container, Inventory
-from datahub.pack.layouts import options as opt
 from datahub.pack.listed import LARGEST, Listed
 from datahub.pack.own import tables
+from datahub.pack.own.values import text
 from datahub.pack.run import Part
 from datahub.registry.parse import digest_of
 from datahub.registry.schema import Layout, Licence, Manifest, Tried
 from datahub.store.arrow import array
 from datahub.store.paths import building_dir, pack_lock, part_lock
 
-Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
-KINDS: dict[str, tuple[type, ...]] = {
-    "int": (int, np.integer),
-    "float": (float, int, np.floating, np.integer),
-    "text": (str,),
-    "json": (dict, list, str, int, float, bool, type(None)),
-}
-"""Types of further fields, and what may be given for them."""
 BYTES, ROWS, DONE = "images.bin", "rows.json", "part.json"
 
 
@@ -97,8 +87,8 @@ class Writer:
         self.ref = Ref.parse(ref) if isinstance(ref, str) else ref
         self.path: Path | None = None
         """The packed variant, once it is published by this writer."""
-        self._fields = _checked(fields)
-        self._classes = list(classes) if classes is not None else None
+        self._fields = authored.fields(fields)
+        self._classes = authored.classes(classes)
         self._settings, self._listener = settings, listener
         self._options = Options(replace=replace, damaged=damaged, jobs=jobs)
         self._part = Part.parse(part)
@@ -135,11 +125,14 @@ class Writer:
         """
         if self._closed:
             raise BadArgument("write", str(self.ref), "this writer is closed")
-        if not SPLIT.fullmatch(split):
+        if not isinstance(split, str) or not SPLIT.fullmatch(split):
             raise BadArgument("split", split, "is not a split's name", "use lower-case letters, digits and '_'")
-        data = _encoded(image)
+        data = authored.encoded(image)
         look = _looked(data, source)
-        self._check(label, further)
+        found = authored.label(label, "label" in self._fields, self._classes)
+        values = self._further(further)
+        if source is not None and (not isinstance(source, str) or text(source) != source):
+            raise BadArgument("source", source, "is not a text that UTF-8 holds")
         with self._guard:
             name = source if source is not None else f"{split}-{self._part.number:04d}-{len(self._rows):09d}"
             if (split, name) in self._seen:
@@ -150,9 +143,7 @@ class Writer:
             except OSError as error:
                 raise from_oserror(error, self._folder) from error
             self._seen.add((split, name))
-            plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in further.items()}
-            row_label = label.item() if isinstance(label, np.generic) else label
-            self._rows.append(_Row(split, name, offset, len(data), look.format, sha256_hex(data), row_label, plain))
+            self._rows.append(_Row(split, name, offset, len(data), look.format, sha256_hex(data), found, values))
 
     def close(self) -> Path | None:
         """Publish; returns the variant's folder, or None where other parts are not closed yet.
@@ -177,7 +168,11 @@ class Writer:
             folders = [self._building / f"part-{number}" for number in range(1, self._part.parts + 1)]
             if not all((folder / DONE).exists() for folder in folders):
                 return None
-            self.path = self._publish(folders)
+            try:
+                self.path = self._publish(folders)
+            except BaseException:
+                self._clear()  # other parts stay: written again, this one publishes them
+                raise
             shutil.rmtree(self._building, ignore_errors=True)
         return self.path
 
@@ -186,8 +181,15 @@ class Writer:
         if not self._closed:
             self._closed = True
             self._file.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._clear()
             self._held.release()
+
+    def _clear(self) -> None:
+        """Remove what this writer wrote, and the folder of all parts where no other is there."""
+        for folder in (self._folder, self._building / "samples"):
+            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            self._building.rmdir()
 
     def __enter__(self) -> Writer:
         return self
@@ -200,23 +202,16 @@ class Writer:
         else:
             self.discard()
 
-    def _check(self, label: object, further: Mapping[str, Any]) -> None:
-        if ("label" in self._fields) != (label is not None):
-            what = "is given, but the fields name no label" if label is not None else "is missing"
-            raise BadArgument("label", label, what, 'say fields={"image": "image", "label": "label"}')
-        for name in further:
+    def _further(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The further fields' values as they are stored."""
+        for name in given:
             if name not in self._fields:
-                raise BadArgument(
-                    name, further[name], "is not one of the fields", f"they are {', '.join(self._fields)}"
-                )
-        for name, kind in self._fields.items():
-            if name in ("image", "label"):
-                continue
-            if name not in further:
+                raise BadArgument(name, given[name], "is not one of the fields", f"they are {', '.join(self._fields)}")
+        kinds = {name: kind for name, kind in self._fields.items() if name not in ("image", "label")}
+        for name, kind in kinds.items():
+            if name not in given:
                 raise BadArgument(name, None, "is missing", f"it is a field of type {kind}")
-            value = further[name]
-            if not isinstance(value, KINDS[kind]) or (isinstance(value, bool) and kind in ("int", "float")):
-                raise BadArgument(name, value, f"is not of type {kind}")
+        return {name: authored.value(name, kind, given[name]) for name, kind in kinds.items()}
 
     def _publish(self, folders: Sequence[Path]) -> Path:
         wanted = self._target(self._gathered(folders))
@@ -273,44 +268,6 @@ class Writer:
         told = [(row.split, row.source, row.digest, row.label, row.further) for row in own]
         facts = {"kind": "written", "rows": sha256_hex(msgspec.json.encode(told, order="sorted"))}
         return tables.write(self._building / "samples", there, made, None, facts, [])
-
-
-def _checked(fields: Mapping[str, str] | None) -> dict[str, str]:
-    """Raises `BadArgument` for names and types that no field can have."""
-    found = dict(fields or {"image": "image", "label": "label"})
-    if found.pop("image", "image") != "image":
-        raise BadArgument("fields", fields, "the field image is of type image")
-    if found.get("label", "label") != "label":
-        raise BadArgument("fields", fields, "the field label is of type label")
-    for name, kind in found.items():
-        if name == "label":
-            continue
-        opt.field_name(name, "fields")
-        if kind not in KINDS:
-            raise BadArgument("fields", kind, f"is not a type for {name}", f"known: image, label, {', '.join(KINDS)}")
-    return {"image": "image", **found}
-
-
-def _encoded(image: Picture) -> bytes:
-    """The image's file."""
-    if isinstance(image, bytes | bytearray | memoryview):
-        return bytes(image)
-    if isinstance(image, str | os.PathLike):
-        try:
-            return Path(image).read_bytes()
-        except OSError as error:
-            raise NotReadable(os.fspath(image), error.strerror or str(error)) from error
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))):
-            what = f"an array must be uint8 (H, W) or (H, W, 3), not {image.dtype} {image.shape}"
-            raise BadArgument("image", "array", what)
-        image = Image.fromarray(image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image)
-    if not isinstance(image, Image.Image):
-        raise BadArgument("image", type(image).__name__, "is no path, bytes, PIL image or array")
-    buffer = io.BytesIO()
-    # The fast end of zlib's scale: half the time for a few per cent.
-    image.save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()
 
 
 def _looked(data: bytes, source: str | None) -> images.Looks:

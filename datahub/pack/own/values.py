@@ -10,8 +10,10 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 
@@ -67,7 +69,11 @@ def document(value: object) -> str:
 def _plain(value: object) -> object:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    return float(value) if isinstance(value, Decimal) else text(value)
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, date | time | timedelta | UUID | bytes):
+        return text(value)
+    raise TypeError(f"a {type(value).__name__} has no form in it")
 
 
 def _finite(value: Any) -> Any:
