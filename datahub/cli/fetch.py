@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from datahub.cli.app import App
 from datahub.core.refs import Ref
 from datahub.core.sizes import format_bytes
+
+if TYPE_CHECKING:
+    from datahub.acquire import Verified
+    from datahub.pack.fetch import Target
 
 
 @click.command("fetch")
@@ -86,6 +90,10 @@ def _plan(app: App, ref: Ref, options: Any) -> dict[str, Any]:
     if not options.replace and (located := fetch.present(wanted, app.settings)):
         app.echo(f"{wanted.ref} is packed at {located.path}; nothing to do")
         return {"ref": str(wanted.ref), "path": str(located.path), "fresh": False}
+    fetch.check(wanted, options)
+    stored = fetch.stored_base(wanted, app.settings)
+    if stored.source is not None:
+        return _packing(app, stored, (), options, {"ref": str(wanted.ref)})
     plan = fetch.acquire_plan(wanted, app.settings, accept_licence=options.accept_licence)
     app.echo(f"{wanted.ref}")
     for line in plan.lines():
@@ -94,13 +102,24 @@ def _plan(app: App, ref: Ref, options: Any) -> dict[str, Any]:
     if all(item.state == "verified" for item in plan.items):
         from datahub.acquire import run
 
-        _, packing = fetch.pack_plan(wanted, run(plan, app.settings), app.settings, options)
-        for line in packing.lines():
-            app.echo(f"  {line}")
-        document["pack"] = packing.to_dict()
-    else:
-        app.echo("  then pack: shards are planned once the files are here")
+        return _packing(app, wanted, run(plan, app.settings), options, document)
+    app.echo("  then pack: shards are planned once the files are here")
     return document
+
+
+def _packing(
+    app: App, wanted: Target, files: tuple[Verified, ...], options: Any, document: dict[str, Any]
+) -> dict[str, Any]:
+    """What packing ``files``, or a variant that is packed already, will do."""
+    from datahub.pack import fetch
+    from datahub.pack.run import workers
+
+    _, packing = fetch.pack_plan(wanted, files, app.settings, options)
+    if not files:
+        app.echo(f"{wanted.ref}, from {wanted.base} as it is packed")
+    for line in packing.lines(workers(packing, options.jobs)):
+        app.echo(f"  {line}")
+    return {**document, "pack": packing.to_dict()}
 
 
 def _download(app: App, ref: Ref, options: Any) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def command(app: App, /, source: str, ref: str, from_: str | None, dry_run: bool
             shapes:5000               generated
             REF                       another variant: imagenet imagenet/tiled
     """
-    from datahub.pack.fetch import Options, download, pack_files
+    from datahub.pack.fetch import Options, check, download, pack_files
     from datahub.pack.sources import target_of
 
     if from_:
@@ -77,6 +77,7 @@ def command(app: App, /, source: str, ref: str, from_: str | None, dry_run: bool
     began = time.monotonic()
     with app.listener() as listener:
         wanted = target_of(source, Ref.parse(ref), app.settings, _reading(how), listener)
+    check(wanted, options)
     if dry_run:
         _plan(app, wanted, options)
         return

@@ -59,7 +59,7 @@ def pack(
     annotation rows' images are, and which columns say ``image``, ``label`` and ``split``. ``damaged``: ``keep``,
     ``quarantine`` or ``refuse`` images that do not decode.
     """
-    from datahub.pack.fetch import Options, download, pack_files
+    from datahub.pack.fetch import Options, check, download, pack_files
     from datahub.pack.sources import Reading, target_of
 
     settings = _settings(settings, None)
@@ -70,6 +70,7 @@ def pack(
     )
     wanted = target_of(source, Ref.parse(ref) if isinstance(ref, str) else ref, settings, reading, listener)
     options = Options(replace=replace, jobs=jobs, damaged=damaged)
+    check(wanted, options)
     pack_files(wanted, download(wanted, settings, options, listener), settings, options, listener)
     return open_dataset(wanted.ref, settings)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datahub.core.errors import ConsentNeeded, NotInStore, RecordInvalid, StoreDamaged, UnknownVariant
+from datahub.core.errors import BadArgument, ConsentNeeded, NotInStore, RecordInvalid, StoreDamaged, UnknownVariant
 from datahub.core.events import Listener, Note, ignore
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings
@@ -193,10 +193,35 @@ def pack_files(
     """Pack verified files; the committed folder (or URL), None where other parts (``options.task``) are missing yet."""
     from datahub.pack.run import How, Part, run
 
+    check(wanted, options)
     part = Part.parse(options.task) if options.task else None
-    how = How(jobs=options.jobs, executor=options.executor, part=part, replace=options.replace)
+    jobs = 1 if options.to and in_memory(options.to) else options.jobs
+    how = How(jobs=jobs, executor=options.executor, part=part, replace=options.replace)
     source, plan = pack_plan(wanted, files, settings, options, listener)
     return run(plan, source, settings=settings, how=how, listener=listener)
+
+
+def check(wanted: Target, options: Options) -> None:
+    """Raises, before anything is downloaded, what packing would raise after it: `BadArgument` for an option that is
+    none, `MissingTool` for a program that is not here.
+    """
+    from datahub.pack import executors
+    from datahub.pack.plan import POLICIES
+    from datahub.pack.recipes.named import recipe
+    from datahub.pack.run import Part
+
+    recipe(wanted.recipe)
+    scheme = executors.parse(options.executor)[0]
+    if options.task:
+        Part.parse(options.task)
+    if options.damaged not in POLICIES:
+        raise BadArgument("damaged", options.damaged, "is not a policy", f"known: {', '.join(POLICIES)}")
+    if options.to and in_memory(options.to) and scheme != "local":
+        raise BadArgument("to", options.to, f"is this process's memory, which no worker of {scheme} sees")
+
+
+def in_memory(url: str) -> bool:
+    return url.startswith("memory:")
 
 
 def download(wanted: Target, settings: Settings, options: Options, listener: Listener = ignore) -> tuple[Verified, ...]:
@@ -215,6 +240,7 @@ def fetch(ref: Ref, settings: Settings, options: Options | None = None, listener
     wanted = target(ref, settings)
     if not options.replace and (located := present(wanted, settings, listener)):
         return Fetched(wanted.ref, located.path, fresh=False)
+    check(wanted, options)
     damaged = _stands_damaged(wanted, settings)
     wanted = stored_base(wanted, settings)
     files = download(wanted, settings, options, listener)

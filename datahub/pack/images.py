@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import re
-from typing import NamedTuple
+import threading
+import warnings
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +38,34 @@ BROKEN = (
 )
 """What Pillow's decoders raise over damaged bytes."""
 PNM = re.compile(rb"P[56]\s+(\d{1,9})\s+(\d{1,9})\s+255\s")
+
+
+class _Quiet:
+    """While anybody is in it, Pillow's remarks on odd EXIF and the like are not printed over a pack's own lines.
+
+    Not `warnings.catch_warnings`, which threads that overlap leave switched on.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._filter: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                self._filter = warnings.filters[0]
+
+    def __exit__(self, *raised: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                with suppress(ValueError):
+                    warnings.filters.remove(self._filter)  # type: ignore[attr-defined]
+
+
+QUIET = _Quiet()
 
 
 class Looks(NamedTuple):
@@ -78,7 +109,7 @@ def _jpeg(data: bytes) -> Looks:
 
 def _by_pillow(data: bytes) -> Looks:
     try:
-        with Image.open(io.BytesIO(data), formats=[*(name.upper() for name in EXTENSIONS)]) as image:
+        with QUIET, Image.open(io.BytesIO(data), formats=[*(name.upper() for name in EXTENSIONS)]) as image:
             return Looks(str(image.format).lower(), *image.size)
     except BROKEN as error:
         raise ValueError("no image that can be read") from error
@@ -87,7 +118,7 @@ def _by_pillow(data: bytes) -> Looks:
 def pixels(data: bytes) -> NDArray[np.uint8]:
     """uint8 RGB ``(H, W, 3)``; raises ``ValueError``."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with QUIET, Image.open(io.BytesIO(data)) as image:
             return np.asarray(image.convert("RGB"))
     except BROKEN as error:
         raise ValueError(f"cannot be decoded: {error}") from error
@@ -99,7 +130,7 @@ def plain(data: bytes) -> tuple[NDArray[np.uint8] | None, str]:
     Raises ``ValueError``.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with QUIET, Image.open(io.BytesIO(data)) as image:
             if why := unfit(image):
                 return None, why
             return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB")), ""

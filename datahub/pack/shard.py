@@ -264,7 +264,8 @@ class _Packing:
             look = images.look(made.data)
         except ValueError as error:
             return UNREADABLE, damage or str(error)
-        whole = self.task.damaged != "keep" and self.task.recipe.name == "published"
+        # Images that a recipe keeps as they are it has not decoded.
+        whole = self.task.damaged != "keep" and (self.task.recipe.name == "published" or bool(made.kept))
         if not damage and (sampled or whole):
             try:
                 pixels = images.pixels(made.data)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from datahub.core.errors import LayoutError
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings
+from datahub.pack import images
 from datahub.pack.fetch import Options, pack_files
 from datahub.pack.sources import target_of
 from datahub.store.dataset import open_dataset
@@ -91,3 +95,31 @@ def test_numbers_skip_the_gaps() -> None:
     for gaps in ([], [0], [5], [0, 1, 2], [0, 3, 4, 9], [1, 3, 5, 7]):
         expected = [number for number in range(30) if number not in gaps]
         assert [entry(gaps).number(row) for row in range(20)] == expected[:20]
+
+
+@pytest.mark.parametrize("variant", ["max256", "tiled"])
+def test_images_that_a_recipe_keeps_are_looked_at_too(settings: Settings, tmp_path: Path, variant: str) -> None:
+    if variant == "tiled" and not shutil.which("jpegtran"):
+        pytest.skip("jpegtran is not installed")
+    (tmp_path / "in").mkdir()
+    buffer = io.BytesIO()
+    Image.effect_noise((200, 200), 90).save(buffer, "PNG")
+    (tmp_path / "in/sound.png").write_bytes(buffer.getvalue())
+    (tmp_path / "in/half.png").write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+    options = Options(damaged="quarantine", jobs=1, stats="none")
+    pack_files(target_of(f"imagefolder:{tmp_path / 'in'}", Ref("x", "1", variant), settings), (), settings, options)
+    split = open_dataset(f"x@1/{variant}", settings)["train"]
+    assert [each.source for each in split.entry.damaged] == ["half.png"]
+    assert [sample["source"] for sample in split] == ["sound.png"]
+
+
+def test_odd_exif_is_no_damage_and_prints_nothing() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG", exif=exif)
+    at = buffer.getvalue().index(b"Exif") + 14
+    odd = buffer.getvalue()[:at] + b"\xff" + buffer.getvalue()[at + 1 :]
+    before = list(warnings.filters)
+    assert images.pixels(odd).shape == (8, 8, 3)  # pytest makes errors of warnings
+    assert list(warnings.filters) == before

@@ -28,11 +28,7 @@ def make(where: str | None, jobs: int) -> Executor:
 
     Raises `BadArgument`, `MissingExtra`, and `ExecutorUnreachable` where nobody answers.
     """
-    if where in (None, "", "local"):
-        return executor.make(jobs)
-    scheme, colon, address = str(where).partition("://")
-    if not colon or any(each in address for each in "/@ "):
-        raise BadArgument("executor", where, "is not an executor", HINT)
+    scheme, address = parse(where)
     if scheme == "dask":
         from datahub.pack.executors.dask import DaskExecutor
 
@@ -41,7 +37,17 @@ def make(where: str | None, jobs: int) -> Executor:
         from datahub.pack.executors.ray import RayExecutor
 
         return RayExecutor(address, jobs)
-    raise BadArgument("executor", where, "is not an executor", HINT)
+    return executor.make(jobs)
+
+
+def parse(where: str | None) -> tuple[str, str]:
+    """(``local``, ``dask`` or ``ray``; address). Raises `BadArgument`."""
+    if where in (None, "", "local"):
+        return "local", ""
+    scheme, colon, address = str(where).partition("://")
+    if not colon or scheme not in ("dask", "ray") or any(each in address for each in "/@ "):
+        raise BadArgument("executor", where, "is not an executor", HINT)
+    return scheme, address
 
 
 def stop(pool: Executor) -> None:

@@ -127,7 +127,7 @@ def _oriented(made: bytes, original: bytes) -> bytes:
     if b"Exif\0\0" not in original[: 1 << 16]:
         return made
     try:
-        with Image.open(io.BytesIO(original)) as image:
+        with images.QUIET, Image.open(io.BytesIO(original)) as image:
             turned = image.getexif().get(ORIENTATION, 1)
     except images.BROKEN:
         return made

@@ -1,0 +1,54 @@
+"""What packing would refuse is refused before anything is downloaded, and a dry run says what then happens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from datahub.cli.app import root, run
+from datahub.core.errors import BadArgument, ManualFiles, MissingTool
+from datahub.core.refs import Ref
+from datahub.core.settings import Settings
+from datahub.pack import run as running
+from datahub.pack.fetch import Options, fetch, pack_files
+from datahub.pack.sources import target_of
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"executor": "nope://x"}, BadArgument),
+        ({"task": "3/2"}, BadArgument),
+        ({"damaged": "nope"}, BadArgument),
+        ({"to": "memory://x", "executor": "dask://"}, BadArgument),
+        ({}, ManualFiles),
+    ],
+)
+def test_options_that_are_none_come_before_the_files(
+    settings: Settings, options: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        fetch(Ref("imagenet"), settings, Options(accept_licence=True, **options))
+
+
+def test_a_missing_program_comes_before_the_files(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(MissingTool):
+        fetch(Ref("imagenet", None, "tiled"), settings, Options(accept_licence=True))
+
+
+def test_memory_is_written_by_this_process(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "FEW", 1)
+    wanted = target_of("shapes:20", Ref("x", "1"), settings)
+    made = pack_files(wanted, (), settings, Options(to="memory://checks", jobs=2))
+    assert made == f"memory://checks/x/1/{wanted.variant}"
+
+
+def test_a_dry_run_of_a_variant_says_it_is_made_of_what_is_packed(
+    mnist_store: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = mnist_store.home
+    assert run(root, ["fetch", "mnist/raw", "-n", "--offline", "--stats", "none", "--home", str(home)]) == 0
+    said = capsys.readouterr().out
+    assert "mnist@1.0/raw, from published as it is packed" in said and "train 60,000" in said
