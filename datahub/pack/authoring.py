@@ -28,7 +28,7 @@ from datahub.core.refs import SPLIT, Ref
 from datahub.core.settings import Settings
 from datahub.pack import authored, images, inventory
 from datahub.pack.authored import Picture
-from datahub.pack.fetch import Options, Target, of_manifest, pack_files
+from datahub.pack.fetch import Options, Target, check_name, of_manifest, pack_files
 from datahub.pack.inventory import Container, Inventory
 from datahub.pack.listed import LARGEST, Listed
 from datahub.pack.own import tables
@@ -89,6 +89,7 @@ class Writer:
         """The packed variant, once it is published by this writer."""
         self._fields = authored.fields(fields)
         self._classes = authored.classes(classes)
+        check_name(self.ref, settings)
         self._settings, self._listener = settings, listener
         self._options = Options(replace=replace, damaged=damaged, jobs=jobs)
         self._part = Part.parse(part)

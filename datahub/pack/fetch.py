@@ -10,7 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datahub.core.errors import BadArgument, ConsentNeeded, NotInStore, RecordInvalid, StoreDamaged, UnknownVariant
+from datahub.core.errors import (
+    BadArgument,
+    ConsentNeeded,
+    NotInStore,
+    RecordInvalid,
+    StoreDamaged,
+    UnknownDataset,
+    UnknownVariant,
+    UnknownVersion,
+)
 from datahub.core.events import Listener, Note, ignore
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings
@@ -191,13 +200,15 @@ def pack_files(
     wanted: Target, files: tuple[Verified, ...], settings: Settings, options: Options, listener: Listener = ignore
 ) -> str | None:
     """Pack verified files; the committed folder (or URL), None where other parts (``options.task``) are missing yet."""
-    from datahub.pack.run import How, Part, run
+    from datahub.pack.run import How, Part, run, workers
 
     check(wanted, options)
     part = Part.parse(options.task) if options.task else None
     jobs = 1 if options.to and in_memory(options.to) else options.jobs
     how = How(jobs=jobs, executor=options.executor, part=part, replace=options.replace)
     source, plan = pack_plan(wanted, files, settings, options, listener)
+    for line in plan.lines(workers(plan, jobs)):
+        listener(Note("pack", line))
     return run(plan, source, settings=settings, how=how, listener=listener)
 
 
@@ -218,6 +229,16 @@ def check(wanted: Target, options: Options) -> None:
         raise BadArgument("damaged", options.damaged, "is not a policy", f"known: {', '.join(POLICIES)}")
     if options.to and in_memory(options.to) and scheme != "local":
         raise BadArgument("to", options.to, f"is this process's memory, which no worker of {scheme} sees")
+
+
+def check_name(ref: Ref, settings: Settings) -> None:
+    """Raises `BadArgument` where a published dataset is called so: `fetch` would take people's own for it."""
+    try:
+        found = catalog(settings).find(Ref(ref.name, ref.version or "1.0"))
+    except (UnknownDataset, UnknownVersion):
+        return
+    reason = f"is what a published dataset is called ({found.title})"
+    raise BadArgument("ref", str(ref), reason, "choose another name or version")
 
 
 def in_memory(url: str) -> bool:

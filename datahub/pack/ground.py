@@ -230,6 +230,8 @@ def translated(url: str) -> Iterator[None]:
         raise
     except PermissionError as error:
         raise HttpError(url, 403, str(error) or "permission denied") from error
+    except FileNotFoundError as error:  # also what fsspec's HTTP makes of a host that does not answer
+        raise ConnectionLost(url, str(error.__cause__ or "there is no such file")) from error
     except (OSError, RuntimeError, ValueError, TimeoutError) as error:
         raise ConnectionLost(url, str(error) or type(error).__name__) from error
     except Exception as error:

@@ -15,7 +15,6 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -93,8 +92,12 @@ def take(roots: Sequence[Path], folder: Path, *, limits: Limits = DEFAULT, liste
 
     Raises `UnsafeArchive`, `LayoutError`, `NotReadable`, `DiskFull`.
     """
-    with suppress(FileNotFoundError):
+    try:
         return open_inventory(folder)
+    except FileNotFoundError:
+        pass
+    except (pa.ArrowException, msgspec.DecodeError, OSError):  # cut off by a crash of the machine: made again
+        shutil.rmtree(folder, ignore_errors=True)
     building = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     atomic.make_dir(building)
     try:

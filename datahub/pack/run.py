@@ -305,7 +305,8 @@ def _result(future: Future[Done]) -> Done:
     try:
         return future.result()
     except BrokenExecutor as error:
-        raise WorkerDied("packing", "it was killed, perhaps for want of memory") from error
+        cause = "it was killed, perhaps for want of memory, or a script without `if __name__ == '__main__':` began it"
+        raise WorkerDied("packing", cause) from error
     except OSError as error:
         raise from_oserror(error, error.filename or "a shard") from error
 

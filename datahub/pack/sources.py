@@ -15,7 +15,7 @@ from datahub.core.errors import BadArgument, NotInStore, NotYetSupported, Record
 from datahub.core.events import Listener, ignore
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings
-from datahub.pack.fetch import Target, of_manifest, stored_base, target
+from datahub.pack.fetch import Target, check_name, of_manifest, stored_base, target
 from datahub.pack.splitting import Shares, counts
 from datahub.registry import catalog, from_dict, to_dict
 from datahub.registry.parse import digest_of
@@ -102,6 +102,7 @@ def _own(scheme: str, location: str, ref: Ref, settings: Settings, reading: Read
 
     if not location:
         raise BadArgument("source", f"{scheme}:", "says no place", f"write {scheme}:PATH")
+    check_name(ref, settings)
     source = own.open_own(scheme, location, reading, scratch(settings), listener)
     manifest = Manifest(
         name=ref.name,

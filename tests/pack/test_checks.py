@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from datahub.cli.app import root, run
 from datahub.core.errors import BadArgument, ManualFiles, MissingTool
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings
 from datahub.pack import run as running
+from datahub.pack.authoring import Writer
 from datahub.pack.fetch import Options, fetch, pack_files
 from datahub.pack.sources import target_of
 
@@ -52,3 +55,27 @@ def test_a_dry_run_of_a_variant_says_it_is_made_of_what_is_packed(
     assert run(root, ["fetch", "mnist/raw", "-n", "--offline", "--stats", "none", "--home", str(home)]) == 0
     said = capsys.readouterr().out
     assert "mnist@1.0/raw, from published as it is packed" in said and "train 60,000" in said
+
+
+def test_own_data_does_not_pass_for_a_published_dataset(settings: Settings, tmp_path: Path) -> None:
+    for name in ("a/0.png", "b/1.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (3, 3)).save(tmp_path / "in" / name)
+    source = f"imagefolder:{tmp_path / 'in'}"
+    with pytest.raises(BadArgument, match="published dataset"):
+        target_of(source, Ref("mnist", "1.0"), settings)
+    with pytest.raises(BadArgument, match="published dataset"):
+        Writer("mnist@1.0", settings=settings)
+    assert target_of(source, Ref("mnist", "mine"), settings).ref == Ref("mnist", "mine", "published")
+
+
+def test_a_list_that_a_crash_cut_off_is_made_again(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("L", (3, 3)).save(tmp_path / "in/0.png")
+    source = f"imagefolder:{tmp_path / 'in'}"
+    target_of(source, Ref("x", "1"), settings)
+    (members,) = settings.home.glob("derived/files-*/members.arrow")
+    whole = members.read_bytes()
+    members.write_bytes(whole[:40])
+    assert target_of(source, Ref("x", "1"), settings).source is not None
+    assert members.read_bytes() == whole
