@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from datahub.core.errors import BadArgument, DiskFull, LayoutError
+from datahub.core.errors import BadArgument, DiskFull, LayoutError, RecordInvalid
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings
 from datahub.core.sizes import format_bytes
@@ -25,7 +25,8 @@ from datahub.pack.recipes.published import Published
 from datahub.pack.source import Source
 from datahub.pack.stored import Stored
 from datahub.registry.schema import Manifest
-from datahub.store.paths import building_dir
+from datahub.store import record
+from datahub.store.paths import building_dir, variant_dir
 from datahub.store.record import FieldSpec
 
 FORMAT = 1
@@ -170,9 +171,9 @@ def plan(
     }
     digest = "sha256:" + hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     free = _free(settings.home)
-    if to is None and free < total:
-        raise DiskFull(str(settings.home), total, free)
     ref = Ref(manifest.name, manifest.version, variant)
+    if to is None and free < (left := total - _written(settings.datasets, ref, digest, total)):
+        raise DiskFull(str(settings.home), left, free)
     fields = dict(source.fields())
     image = fields["image"]
     fields["image"] = FieldSpec(type="image", extension=named.extension(choices.recipe, image.extension))
@@ -243,6 +244,17 @@ def _free(folder: Path) -> int:
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
+
+
+def _written(datasets: Path, ref: Ref, digest: str, total: int) -> int:
+    """Bytes of the plan that are on the disk already: all of a variant that stands, what a killed run has left."""
+    try:
+        standing = record.read(variant_dir(datasets, ref.name, str(ref.version), str(ref.variant)))
+    except (OSError, RecordInvalid):
+        standing = None
+    if standing is not None and standing.plan == digest:
+        return total
+    return sum(each.stat().st_size for each in (building_dir(datasets, digest) / "out").glob("*.tar"))
 
 
 def _time(seconds: float) -> str:

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from datahub.cli.app import root, run
-from datahub.core.errors import BadArgument, ManualFiles, MissingTool
+from datahub.core.errors import BadArgument, DiskFull, ManualFiles, MissingTool
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings
+from datahub.pack import plan
 from datahub.pack import run as running
 from datahub.pack.authoring import Writer
 from datahub.pack.fetch import Options, fetch, pack_files
@@ -79,3 +80,12 @@ def test_a_list_that_a_crash_cut_off_is_made_again(settings: Settings, tmp_path:
     members.write_bytes(whole[:40])
     assert target_of(source, Ref("x", "1"), settings).source is not None
     assert members.read_bytes() == whole
+
+
+def test_a_full_disk_does_not_matter_to_what_is_written(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = target_of("shapes:20", Ref("x", "1"), settings)
+    made = pack_files(wanted, (), settings, Options(jobs=1))
+    monkeypatch.setattr(plan, "_free", lambda folder: 0)
+    assert pack_files(wanted, (), settings, Options(jobs=1)) == made
+    with pytest.raises(DiskFull):
+        pack_files(target_of("shapes:20", Ref("y", "1"), settings), (), settings, Options(jobs=1))
