@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from datahub.order.formula import EpochOrder as EpochOrder
     from datahub.order.formula import OrderOptions as OrderOptions
     from datahub.order.formula import cut_blocks as cut_blocks
+    from datahub.order.formula import rank_of as rank_of
     from datahub.order.formula import share_of as share_of
     from datahub.order.permutation import Permutation as Permutation
 
@@ -17,10 +18,11 @@ _WHERE = {
     "EpochOrder": "formula",
     "OrderOptions": "formula",
     "cut_blocks": "formula",
+    "rank_of": "formula",
     "share_of": "formula",
 }
 
-__all__ = ["EpochOrder", "OrderOptions", "Permutation", "cut_blocks", "share_of"]
+__all__ = ["EpochOrder", "OrderOptions", "Permutation", "cut_blocks", "rank_of", "share_of"]
 
 
 def __getattr__(name: str) -> Any:

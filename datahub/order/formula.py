@@ -69,6 +69,11 @@ def share_of(batch: int, rank: int, world_size: int) -> tuple[int, int]:
     return rank * batch // world_size, (rank + 1) * batch // world_size
 
 
+def rank_of(slots: ArrayLike, batch: int, world_size: int) -> Int:
+    """The inverse of `share_of`: the rank that owns each slot."""
+    return ((np.asarray(slots, np.int64) + 1) * world_size - 1) // batch
+
+
 class EpochOrder:
     """The order of one epoch over samples whose block ``edges`` are given.
 
@@ -89,17 +94,18 @@ class EpochOrder:
         options = OrderOptions() if options is None else options
         sizes = np.diff(edges) if counts is None else np.asarray(counts, np.int64)
         self._edges, self._filtered = edges, counts is not None
-        self._shuffle, self._key = shuffle, (seed, epoch)
+        self._key = (seed, epoch)
         self._sigma = np.arange(len(sizes), dtype=np.int64)
-        if shuffle:
-            self._sigma = Permutation(len(sizes), seed, epoch, "block")(self._sigma)
+        self._blocks = Permutation(len(sizes), seed, epoch, "block") if shuffle else None
+        if self._blocks is not None:
+            self._sigma = self._blocks(self._sigma)
         self._line = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes[self._sigma])])
         self.size = int(self._line[-1])
         """Samples of the epoch."""
         lanes = options.lanes
         self.borders = np.array([lane * self.size // lanes for lane in range(lanes + 1)], np.int64)
         """int64 ``(lanes + 1,)``: lane l holds line positions ``borders[l] .. borders[l + 1]``."""
-        self._windows, self._tags = _cut_windows(self._line, self.borders, options.window)
+        self._windows, self._firsts = _cut_windows(self._line, self.borders, options.window)
 
     @property
     def lanes(self) -> int:
@@ -126,6 +132,22 @@ class EpochOrder:
         line = self.borders[lane] + np.clip(consumed + item, 0, np.maximum(length - 1, 0))
         return np.minimum(line, max(self.size - 1, 0)), valid
 
+    def slot_of(self, positions: ArrayLike, batch: int, start: int = 0) -> tuple[Int, Int]:
+        """The inverse of `slots`: line positions -> (position of the global batch, slot in it).
+
+        ``start`` is where a run that changed its batch size took up: its batches begin at start, start + batch, ...
+        What was consumed before ``start`` is in none of them: `BadArgument`.
+        """
+        share, consumed = self._shares(batch, start)
+        line = self._checked(positions, self.size)
+        lane = np.searchsorted(self.borders, line, "right") - 1
+        item = line - self.borders[lane] - consumed
+        if item.size and int(item.min()) < 0:
+            raise BadArgument("start", start, "some of these samples were consumed before it")
+        step, within = item // share, item % share
+        left = np.clip(np.diff(self.borders)[lane] - consumed - step * share, 0, share)
+        return start + step * batch, lane * share + -(-(within + 1) * share // left) - 1
+
     def valid_in(self, batch: int, position: int) -> int:
         """How many slots of the whole global batch at ``position`` are valid."""
         share, consumed = self._shares(batch, position)
@@ -133,11 +155,21 @@ class EpochOrder:
 
     def locate(self, positions: ArrayLike) -> tuple[Int, Int]:
         """Line positions -> (block, offset among the block's kept samples)."""
-        line = np.asarray(positions, np.int64)
-        if self._shuffle:
+        line = self._checked(positions, self.size)
+        if self._blocks is not None:
             line = self._windowed(line)
         piece = np.searchsorted(self._line, line, "right") - 1
         return self._sigma[piece], line - self._line[piece]
+
+    def line_of(self, blocks: ArrayLike, offsets: ArrayLike) -> Int:
+        """The inverse of `locate`: (block, offset among its kept samples) -> line positions."""
+        block, offset = self._checked(blocks, len(self._sigma)), np.asarray(offsets, np.int64)
+        place = block if self._blocks is None else self._blocks.inverse(block)
+        start = self._line[place]
+        if offset.size and bool(((offset < 0) | (offset >= self._line[place + 1] - start)).any()):
+            raise IndexError("an offset is not among its block's kept samples")
+        line = start + offset
+        return line if self._blocks is None else self._windowed(line, inverse=True)
 
     def sample(self, positions: ArrayLike) -> Int:
         """Line positions -> samples. Without a filter only."""
@@ -148,16 +180,21 @@ class EpochOrder:
     def position(self, samples: ArrayLike) -> Int:
         """The inverse of `sample`: where each sample stands on this epoch's line."""
         self._unfiltered()
-        wanted = np.asarray(samples, np.int64)
+        wanted = self._checked(samples, self.size)
         block = np.searchsorted(self._edges, wanted, "right") - 1
-        place = np.empty_like(self._sigma)
-        place[self._sigma] = np.arange(len(self._sigma))
-        line = self._line[place[block]] + wanted - self._edges[block]
-        return self._windowed(line, inverse=True) if self._shuffle else line
+        return self.line_of(block, wanted - self._edges[block])
 
     def _unfiltered(self) -> None:
         if self._filtered:
             raise BadArgument("counts", "...", "a filtered order does not know its samples", "use locate")
+
+    @staticmethod
+    def _checked(values: ArrayLike, end: int) -> Int:
+        """The values as int64; raises ``IndexError`` outside ``range(end)``, where a search would find a neighbour."""
+        found = np.asarray(values, np.int64)
+        if found.size and (int(found.min()) < 0 or int(found.max()) >= end):
+            raise IndexError(f"positions must lie in [0, {end})")
+        return found
 
     def _shares(self, batch: int, position: int) -> tuple[int, int]:
         """Slots of each lane in a batch, and samples of each lane consumed before ``position``."""
@@ -172,7 +209,8 @@ class EpochOrder:
         for number, here in _groups(window):
             start = int(self._windows[number])
             size = int(self._windows[number + 1]) - start
-            permutation = Permutation(size, *self._key, "window", *self._tags[number])
+            lane = int(np.searchsorted(self._firsts, number, "right")) - 1
+            permutation = Permutation(size, *self._key, "window", lane, number - int(self._firsts[lane]))
             out[here] = start + (permutation.inverse if inverse else permutation)(line[here] - start)
         return out
 
@@ -186,20 +224,19 @@ def _groups(labels: Int) -> Iterator[tuple[int, Int | EllipsisType]]:
         yield int(label), np.flatnonzero(labels == label)
 
 
-def _cut_windows(line: Int, borders: Int, window: int | Literal["all"]) -> tuple[Int, list[tuple[int, int]]]:
-    """Window edges over the line, and each window's (lane, number): the key of its bijection.
+def _cut_windows(line: Int, borders: Int, window: int | Literal["all"]) -> tuple[Int, Int]:
+    """Window edges over the line, and the number of each lane's first window.
 
-    A lane's P pieces form ceil(P / window) windows whose piece counts differ by at most 1.
+    A lane's P pieces form ceil(P / window) windows whose piece counts differ by at most 1. A window is keyed by its
+    lane and its number in it.
     """
     edges: list[Int] = []
-    tags: list[tuple[int, int]] = []
+    counts = np.zeros(len(borders) - 1, np.int64)
     for lane, (start, end) in enumerate(pairwise(borders)):
         if start == end:
             continue
         inner = line[np.searchsorted(line, start, "right") : np.searchsorted(line, end, "left")]
         cuts = np.unique(np.concatenate([[start], inner])).astype(np.int64)
-        pieces = len(cuts)
-        count = 1 if window == "all" else -(-pieces // window)
-        edges.append(cuts[[pieces * i // count for i in range(count)]])
-        tags += [(lane, i) for i in range(count)]
-    return np.concatenate([*edges, line[-1:]]), tags
+        counts[lane] = count = 1 if window == "all" else -(-len(cuts) // window)
+        edges.append(cuts[len(cuts) * np.arange(count, dtype=np.int64) // count])
+    return np.concatenate([*edges, line[-1:]]), np.cumsum(counts) - counts

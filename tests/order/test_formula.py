@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datahub.core.errors import BadArgument
-from datahub.order import EpochOrder, OrderOptions, Permutation, cut_blocks, share_of
+from datahub.order import EpochOrder, OrderOptions, Permutation, cut_blocks, rank_of, share_of
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,86 @@ def test_position_is_the_inverse_of_sample(case):
         assert np.array_equal(samples, positions)
 
 
+@settings(max_examples=100, deadline=None)
+@given(case=cases())
+def test_line_of_is_the_inverse_of_locate_under_any_filter(case):
+    order = case.order()
+    positions = np.arange(order.size)
+    block, offset = order.locate(positions)
+    assert np.array_equal(order.line_of(block, offset), positions)
+    picked = positions[: order.size : 3].reshape(-1, 1)
+    assert np.array_equal(order.line_of(*order.locate(picked)), picked)
+
+
+@settings(max_examples=100, deadline=None)
+@given(case=cases(), data=st.data())
+def test_slot_of_and_rank_of_say_which_batch_slot_and_rank_hold_a_sample(case, data):
+    order = case.order()
+    world_size = data.draw(st.integers(1, case.batch))
+    position, slot = order.slot_of(np.arange(order.size), case.batch)
+    rank = rank_of(slot, case.batch, world_size)
+    for step in range(order.steps(case.batch)):
+        for each in range(world_size):
+            first, last = share_of(case.batch, each, world_size)
+            line, valid = order.slots(case.batch, step * case.batch, first, last)
+            held = line[valid]
+            assert (position[held] == step * case.batch).all() and (rank[held] == each).all()
+            assert slot[held].tolist() == (np.arange(first, last)[valid]).tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(case=cases(), cut=st.integers(0, 100), share=st.integers(1, 9))
+def test_slot_of_after_a_change_of_batch_size(case, cut, share):
+    order = case.order()
+    start = min(cut, order.steps(case.batch, drop_last=True)) * case.batch
+    other = case.lanes * share
+    consumed = set()
+    for position in range(0, start, case.batch):
+        line, valid = order.slots(case.batch, position)
+        consumed |= set(line[valid].tolist())
+    rest = np.array(sorted(set(range(order.size)) - consumed), np.int64)
+    found, slot = order.slot_of(rest, other, start)
+    for position in range(start, order.size, other):
+        line, valid = order.slots(other, position)
+        here = found == position
+        assert sorted(rest[here].tolist()) == sorted(line[valid].tolist())
+        assert np.array_equal(line[slot[here]], rest[here]) and valid[slot[here]].all()
+    if consumed:
+        with pytest.raises(BadArgument, match="consumed before"):
+            order.slot_of(min(consumed), other, start)
+
+
+@settings(max_examples=100, deadline=None)
+@given(case=cases(), data=st.data())
+def test_a_node_reads_only_its_own_lanes(case, data):
+    """The node count divides the lanes, ranks are numbered node by node: then lanes never cross nodes."""
+    order = case.order()
+    nodes = data.draw(st.sampled_from([n for n in range(1, case.lanes + 1) if case.lanes % n == 0]))
+    ranks = nodes * data.draw(st.integers(1, case.batch // nodes))
+    for step in range(order.steps(case.batch)):
+        for rank in range(ranks):
+            line, valid = order.slots(case.batch, step * case.batch, *share_of(case.batch, rank, ranks))
+            node = rank // (ranks // nodes)
+            lanes = case.lanes // nodes
+            first, last = order.borders[node * lanes], order.borders[(node + 1) * lanes]
+            assert ((line[valid] >= first) & (line[valid] < last)).all()
+
+
+@pytest.mark.parametrize("call", ["locate", "sample", "position"])
+@pytest.mark.parametrize("bad", [-1, 1233])
+def test_what_is_outside_the_epoch_is_refused(call, bad):
+    order = EpochOrder(cut_blocks([700, 33, 500], 100), seed=7, epoch=3, shuffle=False)
+    with pytest.raises(IndexError, match="0, 1233"):
+        getattr(order, call)([5, bad])
+
+
+@pytest.mark.parametrize(("block", "offset"), [(0, 2), (1, 0), (0, -1), (2, 0), (-1, 0)])
+def test_a_sample_that_the_filter_left_out_has_no_place(block, offset):
+    order = EpochOrder(cut_blocks([10], 5), seed=0, epoch=0, counts=np.array([2, 0]))
+    with pytest.raises(IndexError):
+        order.line_of([0, block], [0, offset])
+
+
 @settings(max_examples=60, deadline=None)
 @given(case=cases(), cut=st.integers(0, 100), data=st.data())
 def test_another_batch_size_goes_on_where_the_first_stopped(case, cut, data):
@@ -206,6 +286,20 @@ def test_epochs_and_seeds_differ():
     edges = cut_blocks([6000], 100)
     lines = [tuple(EpochOrder(edges, seed=s, epoch=e).sample(np.arange(50)).tolist()) for s in (0, 1) for e in (0, 1)]
     assert len(set(lines)) == 4
+
+
+GOLDEN_FILTERED = [(11, 0), (4, 1), (10, 7), (0, 3), (3, 2), (6, 5), (1, 2), (2, 1), (8, 8), (8, 7)]
+GOLDEN_SLOTS = [[0, 36, 72, 108, 36, 72, 108, 24, 72, 108], [0, 1, 2, 3, 4, 5, 6, 11, 8, 9]]
+
+
+def test_a_filtered_order_is_frozen_too():
+    edges = cut_blocks([700, 33, 500], 100)
+    counts = np.diff(edges) // 10 * (np.arange(13) != 7)
+    order = EpochOrder(edges, seed=7, epoch=3, options=OrderOptions(2, 3), counts=counts)
+    block, offset = order.locate(np.arange(0, order.size, 13))
+    assert list(zip(block.tolist(), offset.tolist(), strict=True)) == GOLDEN_FILTERED
+    slots = order.slot_of(order.line_of(block, offset), 12)
+    assert [each.tolist() for each in slots] == GOLDEN_SLOTS
 
 
 GOLDEN = {
