@@ -17,6 +17,7 @@ from datahub.loader.counters import Counters
 from datahub.loader.quarantine import Quarantine, filler
 from datahub.loader.schedule import Step
 from datahub.store.dataset import Split
+from datahub.stream.heap import keep_freed_memory
 from datahub.stream.source import ShardSource
 from datahub.stream.spans import Spans
 from datahub.tensor.decode import decode_each, decode_rows
@@ -25,6 +26,8 @@ from datahub.tensor.transforms import BatchTransform, Images
 
 PIECE_BYTES = 256 << 10
 """Encoded bytes that are worth a thread of their own."""
+READ_BYTES = 4 << 20
+"""The same where nothing is decoded: with many threads in short reads, the interpreter's lock is the limit."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,15 @@ class Work:
     each: list[Any] = field(default_factory=list)
     aside: set[int] = field(default_factory=set)
     """Rows whose sample is damaged: they come as fillers."""
+    encoded: list[bytes] = field(default_factory=list)
+    """The images' bytes, where a batch shows them."""
+    decoded: bool = True
 
     def pieces(self, workers: int) -> list[slice]:
         """Parts for threads to take: few where the images are small, for then the interpreter's lock is the limit."""
         count = len(self.rows)
-        parts = max(1, min(workers, count, int(self.rows["size"].sum()) // PIECE_BYTES))
+        worth = PIECE_BYTES if self.decoded else READ_BYTES
+        parts = max(1, min(workers, count, int(self.rows["size"].sum()) // worth))
         return [slice(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
 
 
@@ -78,6 +85,9 @@ class Assembler:
         self._shape = split.dataset.record.fields["image"].shape
         self._channels = self._shape[2] if self._shape else 3
         self._images = recipe.fields is None or "image" in recipe.fields
+        self._encoded = recipe.fields is not None and "encoded" in recipe.fields
+        if self._encoded:
+            keep_freed_memory()
         self._batched = isinstance(recipe.transform, BatchTransform)
 
     def uncounted(self) -> Assembler:
@@ -98,18 +108,26 @@ class Assembler:
         if self._images and self._shape:
             height, width, channels = self._shape
             slab = torch.empty((len(rows), channels, height, width), dtype=torch.uint8)
-        return Work(step, rows, slab, [None] * len(rows))
+        encoded = [b""] * len(rows) if self._encoded else []
+        return Work(step, rows, slab, [None] * len(rows), encoded=encoded, decoded=self._images)
 
     def piece(self, work: Work, rows: slice) -> None:
         """Read, decode and (a callable) transform some rows. Raises `DamagedSample` or `StoreDamaged`."""
-        if not self._images:
+        if not (self._images or self._encoded):
             return
         where = work.rows[rows]
         with self._counters.timing("read"):
             encoded = self._read(work, rows, Spans(where["shard"], where["offset"], where["size"]))
+        self._counters.add("bytes", int(where["size"].sum()))
+        if self._encoded:
+            work.encoded[rows] = [data if isinstance(data, bytes) else bytes(data) for data in encoded]
+        if self._images:
+            self._made(work, rows, encoded)
+
+    def _made(self, work: Work, rows: slice, encoded: Sequence[bytes | memoryview]) -> None:
+        """The images of some rows: decoded, and what a callable makes of them."""
         with self._counters.timing("decode"):
             self._decode_or_set_aside(work, rows, encoded)
-        self._counters.add("bytes", int(where["size"].sum()))
         if self._recipe.transform is not None and not self._batched:
             with self._counters.timing("transform"):
                 self._call_each(work, rows)
@@ -128,7 +146,7 @@ class Assembler:
                     images = recipe.transform(images, recipe.dtype, self._draws(step))
         with self._counters.timing("assemble"):
             images = _laid_out(images, recipe.channels_last)
-            batch: Any = self._columns.of(step, work.rows, images)
+            batch: Any = self._columns.of(step, work.rows, images, work.encoded)
             if recipe.collate is None and recipe.fields is not None:
                 batch = tuple(batch[name] for name in recipe.fields)
         if recipe.collate is not None or recipe.batch_transform is not None:

@@ -1,4 +1,4 @@
-"""The fields of a batch beside its image: label, index, valid, n_global; on request key, source, others."""
+"""The fields of a batch beside its image: label, index, valid, n_global; on request encoded, key, source, others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from datahub.core.errors import BadArgument, NotYetSupported
 from datahub.loader.schedule import Step
 from datahub.store.dataset import Split
 
-MADE = ("index", "valid", "n_global", "key", "source")
+MADE = ("encoded", "index", "valid", "n_global", "key", "source")
 """Fields that every dataset has, beside its own."""
 
 
@@ -32,10 +32,11 @@ class Columns:
         self._from_index = [*self._kinds, *(["source"] if "source" in self.names else [])]
         self._table: Any = None
 
-    def of(self, step: Step, rows: NDArray[Any], images: Any) -> dict[str, Any]:
-        """The batch: int64 and bool tensors, lists of strings, and ``n_global``, an int."""
+    def of(self, step: Step, rows: NDArray[Any], images: Any, encoded: list[bytes]) -> dict[str, Any]:
+        """The batch: int64 and bool tensors, lists of bytes and strings, and ``n_global``, an int."""
         values: dict[str, Any] = {
             "image": images,
+            "encoded": encoded,
             "index": torch.from_numpy(step.index),
             "valid": torch.from_numpy(step.valid),
             "n_global": step.n_global,

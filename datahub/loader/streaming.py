@@ -40,7 +40,8 @@ class StreamingLoader:
 
     A batch is a dict: ``image`` uint8 (B, C, H, W) where the dataset's images have one shape, else a list of B tensors
     (C, H, W); ``label`` and ``index`` int64 (B,); ``valid`` bool (B,); ``n_global``, an int. ``fields`` gives tuples of
-    the named fields instead, among them ``key``, ``source`` and the dataset's int scalars (int64).
+    the named fields instead, among them ``key``, ``source``, the dataset's int scalars (int64), and ``encoded``: the
+    images' bytes as a list, decoded only if ``image`` is named, too.
 
     ``transform`` is a preset's name, a transform of `datahub.transforms` (once a batch), or a callable that takes one
     uint8 (C, H, W) tensor; ``collate`` takes the list of sample dicts in place of what stacks them; ``batch_transform``

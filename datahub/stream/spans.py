@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 GAP = 16 << 10
 """Unwanted bytes between two samples that cost less than a second system call."""
+LARGE = 32 << 10
+"""Spans of this size on average are read one by one: a call costs less than what a longer read costs in memory."""
 RUN = 8 << 20
 """Reads are cut at multiples of this offset, so that one never grows without bound."""
 
@@ -49,6 +51,8 @@ class Run:
 
 def runs(spans: Spans) -> list[Run] | None:
     """Neighbouring spans joined into runs, by shard and offset; None where too few are near to be worth it."""
+    if int(spans.size.sum()) >= LARGE * len(spans):
+        return None
     order = np.lexsort((spans.offset, spans.shard))
     shard, start = spans.shard[order], spans.offset[order].astype(np.int64)
     end = start + spans.size[order]

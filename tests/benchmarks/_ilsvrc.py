@@ -24,12 +24,12 @@ def build(folder: Path, images: Sequence[Path], *, classes: int, samples: int, v
             inner = io.BytesIO()
             with tarfile.open(fileobj=inner, mode="w", format=tarfile.USTAR_FORMAT) as archive:
                 for i in range(number, samples, classes):
-                    _add(archive, f"{wnid}_{i}.JPEG", _distinct(images[i % len(images)].read_bytes(), i))
+                    _add(archive, f"{wnid}_{i}.JPEG", distinct(images[i % len(images)].read_bytes(), i))
             _add(outer, f"{wnid}.tar", inner.getvalue())
     if val:
         with tarfile.open(folder / VAL, "w", format=tarfile.USTAR_FORMAT) as archive:
             for i in range(val):
-                data = _distinct(images[i % len(images)].read_bytes(), samples + i)
+                data = distinct(images[i % len(images)].read_bytes(), samples + i)
                 _add(archive, f"ILSVRC2012_val_{i + 1:08d}.JPEG", data)
     # IDs in another order than the wnids', as in the published devkit.
     ids = {wnid: 1 + (i * 7919) % classes for i, wnid in enumerate(wnids)}
@@ -45,7 +45,7 @@ def build(folder: Path, images: Sequence[Path], *, classes: int, samples: int, v
     return folder
 
 
-def _distinct(data: bytes, number: int) -> bytes:
+def distinct(data: bytes, number: int) -> bytes:
     """The JPEG with a comment behind its first marker."""
     comment = b"%016d" % number
     return data[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + data[2:]

@@ -13,7 +13,7 @@ import pytest
 from datahub.core.errors import StoreDamaged
 from datahub.stream import source as module
 from datahub.stream.source import LocalShards, MemoryShards, ShardSource
-from datahub.stream.spans import GAP, RUN, Spans, runs
+from datahub.stream.spans import GAP, LARGE, RUN, Spans, runs
 
 SHARDS = [bytes(np.random.default_rng(i).integers(0, 256, 200_000, np.uint8)) for i in range(3)]
 
@@ -43,11 +43,12 @@ class SourceContract:
             [(0, 0, 10), (2, 190_000, 10_000), (1, 50, 3)],
             [(0, i * 100, 90) for i in (5, 3, 4, 0, 1, 2)],
             [(i % 3, i * 37, 37) for i in range(300)],
+            [(0, i * 40_000, 39_000) for i in (3, 0, 1, 4, 2)],
             [(0, 10, 50), (0, 20, 100), (0, 20, 100), (0, 0, 1)],
             [(1, 7, 9)],
             [],
         ],
-        ids=["far", "near", "mixed", "overlapping", "one", "none"],
+        ids=["far", "near", "mixed", "large", "overlapping", "one", "none"],
     )
     def test_reads_many_in_the_order_given(self, source, rows):
         found = spans(*rows)
@@ -155,6 +156,11 @@ def test_runs_do_not_grow_without_bound():
     found = runs(spans(*rows))
     assert found is not None and len(found) == 3
     assert all(run.end - run.start <= RUN + 4096 for run in found)
+
+
+def test_large_neighbours_are_not_joined():
+    assert runs(spans(*[(0, i * LARGE, LARGE) for i in range(4)])) is None
+    assert runs(spans(*[(0, i * LARGE, LARGE - 1) for i in range(4)])) is not None
 
 
 def test_few_neighbours_are_not_worth_it():
