@@ -6,11 +6,11 @@ training loop can save where it is without asking the loader, which may be furth
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import torch
-from torchvision import tv_tensors
 
 from datahub.core.errors import BadArgument
 
@@ -97,4 +97,6 @@ def _each(value: Any, of: Callable[[torch.Tensor], torch.Tensor]) -> Any:
 
 def _pinned(tensor: torch.Tensor) -> torch.Tensor:
     pinned = tensor.pin_memory()
-    return tv_tensors.wrap(pinned, like=tensor) if isinstance(tensor, tv_tensors.TVTensor) else pinned
+    tv_tensors = sys.modules.get("torchvision.tv_tensors")  # not loaded: no tensor is one, and it costs 100 MB
+    wraps = tv_tensors is not None and isinstance(tensor, tv_tensors.TVTensor)
+    return tv_tensors.wrap(pinned, like=tensor) if tv_tensors is not None and wraps else pinned
