@@ -112,7 +112,7 @@ class StreamingLoader:
         settings = resolve() if settings is None else settings
         self.dataset = open_or_fetch(ref, settings, download)
         self.split = self.dataset[split]
-        recipe = Recipe(
+        self.recipe = Recipe(
             fields=arguments.field_names(fields),
             transform=arguments.image_transform(transform, dtype, self._moments),
             batch_transform=batch_transform,
@@ -125,7 +125,7 @@ class StreamingLoader:
         self._assembler = Assembler(
             self.split,
             self._source,
-            recipe,
+            self.recipe,
             self._counters,
             seed=self._seed,
             quarantine=Quarantine.of(self.split, settings.home) if set_aside else None,

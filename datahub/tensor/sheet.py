@@ -14,14 +14,18 @@ from torchvision.utils import make_grid
 from datahub.core import atomic
 
 CAPTION = 14
-"""Pixels of the strip under each thumbnail."""
+"""Pixels of a line of text under each thumbnail."""
 
 
 def contact_sheet(
     images: Sequence[torch.Tensor], captions: Sequence[str], *, size: int = 96, columns: int = 8
 ) -> torch.Tensor:
-    """A uint8 ``(3, H, W)`` grid of uint8 CHW images, each fitted into ``size`` x ``size`` over its caption."""
-    tiles = [_tile(image, caption, size) for image, caption in zip(images, captions, strict=True)]
+    """A uint8 ``(3, H, W)`` grid of uint8 CHW images, each fitted into ``size`` x ``size`` over its caption.
+
+    A caption may have several lines; what is longer than the thumbnail is wide is cut off.
+    """
+    lines = max((caption.count("\n") + 1 for caption in captions), default=1)
+    tiles = [_tile(image, caption, size, lines * CAPTION) for image, caption in zip(images, captions, strict=True)]
     grid: torch.Tensor = make_grid(torch.stack(tiles), nrow=columns, padding=4, pad_value=255)
     return grid
 
@@ -33,20 +37,21 @@ def save_png(image: torch.Tensor, path: Path) -> None:
     atomic.write_bytes(path, buffer.getvalue(), sync=False)
 
 
-def _tile(image: torch.Tensor, caption: str, size: int) -> torch.Tensor:
+def _tile(image: torch.Tensor, caption: str, size: int, strip: int) -> torch.Tensor:
     rgb = image[:3] if image.shape[0] >= 3 else image[:1].expand(3, -1, -1)
     height, width = rgb.shape[-2:]
     scale = size / max(height, width)
     fitted = F.resize(rgb, [max(1, round(height * scale)), max(1, round(width * scale))], antialias=True)
-    tile = torch.full((3, size + CAPTION, size), 255, dtype=torch.uint8)
+    tile = torch.full((3, size + strip, size), 255, dtype=torch.uint8)
     top, left = (size - fitted.shape[1]) // 2, (size - fitted.shape[2]) // 2
     tile[:, top : top + fitted.shape[1], left : left + fitted.shape[2]] = fitted
-    tile[:, size:] = _caption(caption, size)
+    tile[:, size:] = _caption(caption, size, strip)
     return tile
 
 
-def _caption(text: str, width: int) -> torch.Tensor:
-    strip = Image.new("RGB", (width, CAPTION), "white")
-    ImageDraw.Draw(strip).text((2, 1), text, fill="black")
+def _caption(text: str, width: int, height: int) -> torch.Tensor:
+    strip = Image.new("RGB", (width, height), "white")
+    for number, line in enumerate(text.split("\n")):
+        ImageDraw.Draw(strip).text((2, 1 + number * CAPTION), line, fill="black")
     pixels: torch.Tensor = F.pil_to_tensor(strip)
     return pixels
