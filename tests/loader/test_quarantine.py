@@ -17,6 +17,7 @@ from datahub.core.settings import Settings
 from datahub.loader import assemble, quarantine
 from datahub.loader.streaming import StreamingLoader
 from datahub.loader.topology import Topology
+from datahub.loader.torch_dataset import StreamingDataset
 from tests.loader.conftest import image, label, same
 from tests.store.builder import encoded, pixels, tiny_variant
 
@@ -207,6 +208,19 @@ def test_an_error_of_a_callable_is_no_damage(make, home):
 
     with pytest.raises(ValueError, match="mine"):
         list(make(on_error="quarantine", transform=fail))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_of_a_data_loader_set_the_same_rows_aside(make, home, method):
+    bad = spoil(home)
+    expected = list(make(shuffle=True, on_error="quarantine"))
+    shutil.rmtree(home.home / "derived")
+    dataset = StreamingDataset("tiny", batch_size=8, shuffle=True, on_error="quarantine", settings=home)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context=method)
+    assert all(same(a, b) for a, b in zip(loader, expected, strict=True))
+    assert sorted(each["row"] for each in entries(home)) == bad
+    assert 1 <= len(files(home)) <= 2  # a file for each process that met one
+    dataset.close()
 
 
 def in_child(kept: quarantine.Quarantine, row: int) -> None:
