@@ -90,8 +90,9 @@ def on_error(value: Any, fields: tuple[str, ...] | None) -> bool:
     """Whether damaged samples are set aside; their rows must then be told from others."""
     if value not in ("raise", "quarantine"):
         raise BadArgument("on_error", value, 'use "raise" or "quarantine"')
-    if value == "quarantine" and fields is not None and "image" in fields and "valid" not in fields:
-        reason = 'a quarantined sample comes as a black image that only "valid" tells from others'
+    read = {"image", "encoded"}.intersection(fields or ())
+    if value == "quarantine" and fields is not None and read and "valid" not in fields:
+        reason = 'a quarantined sample comes as a black image, or bytes cut short, that only "valid" tells from others'
         raise BadArgument("fields", fields, reason, 'add "valid" to fields, or use on_error="raise"')
     return bool(value == "quarantine")
 

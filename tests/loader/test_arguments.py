@@ -58,6 +58,7 @@ def test_what_has_not_landed_is_refused(make, argument):
         {"transform": "normalize", "dtype": torch.int32},
         {"on_error": "ignore"},
         {"on_error": "quarantine", "fields": ("image", "label")},
+        {"on_error": "quarantine", "fields": ("encoded", "label")},
     ],
     ids=str,
 )

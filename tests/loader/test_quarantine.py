@@ -153,6 +153,17 @@ def test_a_shard_cut_short_costs_its_end_alone(make, home):
     assert all("ends at byte" in each["cause"] for each in entries(home))
 
 
+def test_encoded_bytes_of_a_shard_cut_short_come_empty(make, home):
+    loader = make(on_error="quarantine", fields=("encoded", "index", "valid"))
+    rows = loader.split.locate[:]
+    inside = [row for row in range(50) if rows["shard"][row] == 1]
+    os.truncate(loader.split.shards[1], int(rows["offset"][inside[12]]) + 7)
+    got = {row: (data, valid) for batch in loader for data, row, valid in zip(*(map(list, batch)), strict=True)}
+    found = {int(row): (data, bool(valid)) for row, (data, valid) in got.items()}
+    assert {row for row, (data, valid) in found.items() if not valid} == set(inside[12:])
+    assert all(bool(data) == valid for data, valid in found.values())
+
+
 def test_a_missing_shard_stays_an_error(make, home):
     loader = make(on_error="quarantine")
     loader.split.shards[1].unlink()
