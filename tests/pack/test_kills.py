@@ -29,10 +29,12 @@ def start(home: Path, raw: Path, variant: str) -> subprocess.Popen[bytes]:
 
 
 def finished(home: Path) -> dict[str, tuple[int, int]]:
-    """Finished shards of an unfinished run: name -> (inode, mtime in ns)."""
+    """Finished shards of an unfinished run: name -> (inode, mtime in ns); none where it got as far as publishing."""
     found = {}
     for done in (home / "datasets" / ".building").glob("*/work/*.done"):
-        shard = done.parent.parent / "out" / done.name.removesuffix(".done")
+        if not (out := done.parent.parent / "out").exists():
+            continue
+        shard = out / done.name.removesuffix(".done")
         found[shard.name] = (shard.stat().st_ino, shard.stat().st_mtime_ns)
     return found
 
@@ -56,11 +58,13 @@ def test_killed_at_random_moments(shared_data: Path, tmp_path: Path) -> None:
         child.wait()
         before = finished(home)
         kept += len(before)
+        published = (home / "datasets/toy/1" / variant).exists()
         assert start(home, raw, variant).wait() == 0
         folder = home / "datasets/toy/1" / variant
         after = {name: ((folder / name).stat().st_ino, (folder / name).stat().st_mtime_ns) for name in before}
         assert after == before, "no finished shard is written twice"
         assert bytes_of(folder) == expected
-        assert not list((home / "datasets/.building").iterdir())
+        # What a run killed right after publishing leaves is for `datahub gc`: nobody looks for it again.
+        assert published or not list((home / "datasets/.building").iterdir())
         shutil.rmtree(home)
     assert kept, "some runs were killed after their first shard"
