@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datahub.loader.topology import Topology
-from datahub.order.formula import EpochOrder, OrderOptions, cut_blocks, share_of
+from datahub.order.formula import OrderOptions, cut_blocks, share_of
+from datahub.order.population import Blocks, Keyed, Line, Population
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Plan:
     drop_last: bool
     static_shapes: bool
     topology: Topology
+    population: Population | None = None
+    """What an epoch is made of; None: every sample of the shards."""
 
 
 class Schedule:
@@ -49,9 +52,10 @@ class Schedule:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.size = sum(plan.shards)
-        self._edges = cut_blocks(plan.shards, plan.block)
-        self._latest: tuple[int, EpochOrder] | None = None
+        self._population = plan.population or Blocks(cut_blocks(plan.shards, plan.block))
+        self.size = self._population.size(plan.batch, plan.options.lanes)
+        """Samples of an epoch."""
+        self._latest: tuple[int, Line] | None = None
 
     def __len__(self) -> int:
         """Batches of a whole epoch, the same on every rank."""
@@ -85,12 +89,12 @@ class Schedule:
             valid = valid[rows]
         end = min(position + batch, self.size)
         places = position + first + rows
-        return Step(epoch, position, end, order.sample(line[rows]), valid, places, order.valid_in(batch, position))
+        return Step(epoch, position, end, order.rows(line[rows]), valid, places, order.valid_in(batch, position))
 
-    def _order(self, epoch: int) -> EpochOrder:
+    def _order(self, epoch: int) -> Line:
         latest = self._latest
         if latest is None or latest[0] != epoch:
             plan = self.plan
-            order = EpochOrder(self._edges, seed=plan.seed, epoch=epoch, options=plan.options, shuffle=plan.shuffle)
-            latest = self._latest = (epoch, order)
+            keyed = Keyed(plan.seed, epoch, plan.shuffle, plan.options, plan.batch)
+            latest = self._latest = (epoch, self._population.line(keyed))
         return latest[1]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from datahub.store.index import RowReader
     from datahub.store.locate import Rows
+    from datahub.store.where import Where
 
 Decode = Callable[[bytes], Any]
 
@@ -161,18 +162,40 @@ class Split:
             if not kept:
                 os.close(descriptor)
 
-    def table(self, columns: list[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+    def table(self, columns: list[str] | None = None, where: str | pc.Expression | None = None) -> pa.Table:
         """The index as an Arrow table: ``columns`` of it, and of the rows that meet ``where``.
 
-        Raises `BadArgument` for a column it does not have.
+        ``where`` is text, as a loader takes it, or an expression. Raises `BadArgument` for a column it does not have.
         """
         from datahub.store.index import read
 
-        return read(self.dataset.path / self.entry.index, columns, where)
+        wanted = self._parsed(where).expression if isinstance(where, str) else where
+        return read(self.dataset.path / self.entry.index, columns, wanted)
+
+    def meets(self, where: str) -> NDArray[np.bool_]:
+        """Which rows meet a filter, bool ``(n,)``; reads only the columns it names. Raises `BadArgument`."""
+        from datahub.store.index import meets
+
+        return meets(self.dataset.path / self.entry.index, self._parsed(where))
+
+    def _parsed(self, where: str) -> Where:
+        from datahub.store.index import schema
+        from datahub.store.where import parse
+
+        path = self.dataset.path / self.entry.index
+        return parse(where, schema(path), self.dataset.classes, self.dataset.words)
 
     def key(self, index: int) -> str:
         """The key of the sample in row ``index``."""
         return key_of(self.name, self.entry.number(index))
+
+    def numbers(self) -> NDArray[np.int64]:
+        """The number in the key of every sample."""
+        import numpy as np
+
+        rows = np.arange(len(self))
+        gaps = np.array(self.entry.gaps, np.int64)
+        return rows + np.searchsorted(gaps - np.arange(len(gaps)), rows, "right")
 
     def row(self, index: int) -> dict[str, Any]:
         """The sample's ``source`` and further fields, from the index."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from datahub.core import atomic
 from datahub.core.errors import BadArgument, NotYetSupported, RecordInvalid
 from datahub.store.arrow import array
+from datahub.store.where import Where
 
 STRINGS = ("key", "source", "format", "sha256")
 """``format`` is ``png``, ``jpeg``, ...; ``sha256`` is of the image's bytes, in hex."""
@@ -102,6 +103,40 @@ def read(path: Path, columns: Sequence[str] | None = None, where: pc.Expression 
     except (OSError, pa.ArrowException) as error:
         raise RecordInvalid(str(path), f"cannot be read: {error}") from error
     return table
+
+
+def schema(path: Path) -> pa.Schema:
+    """The columns of an index and their types. Raises `RecordInvalid`."""
+    try:
+        return pq.read_schema(path)
+    except (OSError, pa.ArrowException) as error:
+        raise RecordInvalid(str(path), f"cannot be read: {error}") from error
+
+
+def meets(path: Path, where: Where) -> NDArray[np.bool_]:
+    """Which rows meet a filter, bool ``(n,)``.
+
+    Row groups whose statistics rule it out are not read, and of the others only the columns it names.
+    """
+    import pyarrow.dataset as ds  # costs more than reading an index does
+
+    try:
+        (fragment,) = ds.dataset(path, format="parquet").get_fragments()
+        counts = [fragment.metadata.row_group(n).num_rows for n in range(fragment.num_row_groups)]
+        possible = fragment.subset(where.expression)
+        places = [group.id for group in possible.row_groups]
+        table = possible.to_table(columns={"kept": where.expression}) if places else None
+    except (OSError, pa.ArrowException) as error:
+        raise RecordInvalid(str(path), f"cannot be read: {error}") from error
+    kept = np.zeros(sum(counts), np.bool_)
+    if table is None:
+        return kept
+    found = pc.fill_null(table["kept"], False).to_numpy()
+    starts, at = [0, *accumulate(counts)], 0
+    for group in places:
+        kept[starts[group] : starts[group + 1]] = found[at : at + counts[group]]
+        at += counts[group]
+    return kept
 
 
 class RowReader:

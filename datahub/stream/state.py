@@ -19,6 +19,8 @@ VERSION = 1
 NAMES = {"batch": "batch_size", "fingerprint": "the split's fingerprint", "order_version": "the order's version"}
 """Parameter -> what a person calls it, where that differs."""
 MAY_CHANGE = ("batch_size",)
+SELECTING = ("where", "part", "max_samples", "mix")
+"""Parameters that states from before they existed lack: absent and empty are one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +39,16 @@ class OrderParameters:
     shuffle: int
     drop_last: int
     order_version: int = formula.VERSION
+    where: str = ""
+    """The filter in its one written form; empty where there is none, as in the next three."""
+    part: str = ""
+    max_samples: str = ""
+    mix: str = ""
+    """Members, weights and end of a mixture, or of weighted sampling."""
 
     def digest(self) -> str:
         facts = {name: value for name, value in asdict(self).items() if name != "dataset"}
+        facts = {name: value for name, value in facts.items() if value or name not in SELECTING}
         return "sha256:" + hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -66,7 +75,7 @@ def restore(found: Mapping[str, Any], parameters: OrderParameters, size: int, al
     Else `StateMismatch` naming everything that changed. ``allow=("batch_size",)`` goes on with another batch size:
     positions count samples.
     """
-    _check_form(found)
+    found = _check_form(found)
     unknown = set(allow) - set(MAY_CHANGE)
     if unknown:
         raise BadArgument("allow", sorted(unknown)[0], "cannot change within a run", 'only "batch_size" can')
@@ -86,10 +95,14 @@ def _changes(found: Mapping[str, Any], parameters: OrderParameters) -> dict[str,
         before, now = found[each.name], getattr(parameters, each.name)
         name = NAMES.get(each.name, each.name)
         if each.name != "dataset" and before != now:
-            changed[name] = f"{name} was {before}, is {now}"
+            changed[name] = f"{name} was {before or _nothing(before)}, is {now or _nothing(now)}"
     if NAMES["fingerprint"] in changed and found["dataset"] != parameters.dataset:
         changed[NAMES["fingerprint"]] = f"the dataset was {found['dataset']}, is {parameters.dataset}"
     return changed
+
+
+def _nothing(value: int | str) -> int | str:
+    return value if isinstance(value, int) else "none"
 
 
 def _checked(state: State, parameters: OrderParameters, size: int) -> State:
@@ -100,13 +113,15 @@ def _checked(state: State, parameters: OrderParameters, size: int) -> State:
     return state
 
 
-def _check_form(found: Mapping[str, Any]) -> None:
+def _check_form(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The state with every parameter in it; raises `StateMismatch` where it is none that can be read."""
     if not isinstance(found, Mapping) or "version" not in found:
         raise StateMismatch(["it is not a datahub loader state"], "pass what state_dict() gave")
     version = found["version"]
     if version != VERSION:
         reason = f"it has version {version}, this datahub reads {VERSION}"
         raise StateMismatch([reason], "restore it with the version that wrote it")
+    found = {**dict.fromkeys(SELECTING, ""), **found}
     kinds = {each.name: (str if each.type == "str" else int) for each in fields(OrderParameters)}
     kinds |= {"order": str, "epoch": int, "position": int}
     wrong = [name for name, kind in kinds.items() if not isinstance(found.get(name), kind)]
@@ -115,3 +130,4 @@ def _check_form(found: Mapping[str, Any]) -> None:
     parameters = OrderParameters(**{each.name: found[each.name] for each in fields(OrderParameters)})
     if parameters.digest() != found["order"]:
         raise StateMismatch(["its order digest does not match its own parameters"], "it was edited; save it again")
+    return found

@@ -1,0 +1,120 @@
+"""Which member of a mixture stands where: runs of a fixed length in which every member has exactly its share.
+
+A track is a sequence of positions cut into runs; a full run holds ``weights[d]`` entries of member d, in a keyed order
+of its own. The last run of an epoch may be short: it is made of the first entries of the evenly spread run, so what a
+track holds up to its end hangs on its length alone. Nothing is remembered from one position to the next.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datahub.order.varied import keys, permute_each
+
+Int = NDArray[np.int64]
+Pattern = NDArray[np.int32]
+"""``(2, run)``: the member at each place of a run, and how many entries of that member stand before it in the run."""
+
+KEPT = 256
+"""Patterns of runs remembered: a batch asks for one a lane, and the next one mostly for the same."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """``weights``: positive whole numbers, entries of each member in a run; their sum is the run's length."""
+
+    weights: tuple[int, ...]
+
+    @cached_property
+    def run(self) -> int:
+        return sum(self.weights)
+
+    @cached_property
+    def spread(self) -> NDArray[np.int32]:
+        """The member at each place of a run in which all are spread evenly: entry k of w stands near (k + 1/2) / w."""
+        weights = np.array(self.weights)
+        member = np.repeat(np.arange(len(weights), dtype=np.int32), weights)
+        nth = np.arange(self.run) - np.repeat(np.cumsum(weights) - weights, weights)
+        # Times 2: whole numbers divided, so that equal places compare equal on every machine.
+        return member[np.lexsort((member, (2 * nth + 1) / weights[member]))]
+
+    def held(self, length: int) -> Int:
+        """How many entries of each member a track of ``length`` positions holds."""
+        runs, rest = divmod(length, self.run)
+        return runs * np.array(self.weights) + np.bincount(self.spread[:rest], minlength=len(self.weights))
+
+    def longest(self, sizes: Int) -> int:
+        """The least length of a track that holds at least ``sizes[d]`` entries of each member d."""
+        return max(self._place(member, int(size) - 1) + 1 for member, size in enumerate(sizes))
+
+    def shortest(self, sizes: Int) -> int:
+        """The greatest length of a track that holds at most ``sizes[d]`` entries of each member d."""
+        return min(self._place(member, int(size)) for member, size in enumerate(sizes))
+
+    def _place(self, member: int, number: int) -> int:
+        """Where entry ``number`` of a member stands on a track of evenly spread runs."""
+        runs, rest = divmod(number, self.weights[member])
+        first = int(np.searchsorted(self._grouped[1], member))
+        return runs * self.run + int(self._grouped[0][first + rest])
+
+    @cached_property
+    def _grouped(self) -> tuple[Int, NDArray[np.int32]]:
+        """The places of a spread run by member, and those members."""
+        places = np.argsort(self.spread, kind="stable")
+        return places, self.spread[places]
+
+
+class Tracks:
+    """Tracks of ``length`` positions each, in the order that ``key`` decides. Safe in threads."""
+
+    def __init__(self, shares: Shares, length: int, *key: int | str) -> None:
+        self._shares, self._length, self._key = shares, length, key
+        self._weights = np.array(shares.weights)
+        self._patterns: dict[tuple[int, int], Pattern] = {}
+        self._lock = threading.Lock()
+
+    def entries(self, track: Int, position: Int) -> tuple[NDArray[np.int32], Int]:
+        """(member, how many entries of that member its track holds before) of each position of a track."""
+        run, place = position // self._shares.run, position % self._shares.run
+        wanted, row = np.unique(np.stack([track, run]), axis=1, return_inverse=True)
+        found = self._sheet([(int(t), int(r)) for t, r in wanted.T])[row.ravel(), :, place]
+        member = found[:, 0]
+        return member, run * self._weights[member] + found[:, 1]
+
+    def _sheet(self, wanted: list[tuple[int, int]]) -> NDArray[np.int32]:
+        """The patterns of some (track, run), padded to equal lengths."""
+        patterns = self._patterns
+        found = {each: patterns[each] for each in wanted if each in patterns}
+        missing = [each for each in wanted if each not in found]
+        if missing:
+            found |= dict(zip(missing, self._made(missing), strict=True))
+            with self._lock:
+                kept = {**patterns, **{each: found[each] for each in missing}}
+                most = max(KEPT, 2 * len(wanted))
+                self._patterns = dict(list(kept.items())[-most:])
+        return np.stack([found[each] for each in wanted])
+
+    def _made(self, wanted: list[tuple[int, int]]) -> list[Pattern]:
+        full = self._shares.run
+        track, run = np.array(wanted).T
+        length = np.minimum(full, self._length - run * full)
+        row = np.repeat(np.arange(len(wanted)), length)
+        place = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)
+        key = keys((*self._key, "run"), track, run)
+        member = self._shares.spread[permute_each(place, length[row], key[row])]
+        return [_numbered(each, full) for each in np.split(member, np.cumsum(length)[:-1])]
+
+
+def _numbered(member: NDArray[np.int32], run: int) -> Pattern:
+    """A run's members with the number of each entry among its member's, padded to a full run."""
+    order = np.argsort(member, kind="stable")
+    counts = np.bincount(member)
+    pattern = np.zeros((2, run), np.int32)
+    pattern[0, : len(member)] = member
+    pattern[1, order] = np.arange(len(member)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return pattern

@@ -1,0 +1,83 @@
+"""Many bijections at once: each element is permuted in a range, and by a key, of its own.
+
+The construction of `datahub.order.permutation`, element by element; round keys come from a splitmix64 sequence that
+starts at the element's key (Steele, Lea and Flood 2014).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datahub.order.permutation import ROUNDS, SMALL, SMALL_ROUNDS, below, derive
+
+Words = NDArray[np.uint64]
+Int = NDArray[np.int64]
+
+_U64 = np.uint64
+_STEP = _U64(0x9E3779B97F4A7C15)
+_STEPS = [_U64(i * 0x9E3779B97F4A7C15 % (1 << 64)) for i in range(SMALL_ROUNDS)]
+_A, _B = _U64(0xBF58476D1CE4E5B9), _U64(0x94D049BB133111EB)
+
+
+def mixed(words: Words) -> Words:
+    """The finaliser of splitmix64: a bijection of 64-bit words in which every bit hangs on every bit."""
+    z = words + _STEP
+    z ^= z >> _U64(30)
+    z *= _A
+    z ^= z >> _U64(27)
+    z *= _B
+    z ^= z >> _U64(31)
+    return z
+
+
+def keys(start: tuple[int | str, ...], *parts: Int) -> Words:
+    """A key for each element, from ints and strings that all share and from numbers of its own."""
+    words: Words = np.full(len(parts[0]), derive(*start), np.uint64)
+    for part in parts:
+        words = mixed(words ^ mixed(part.astype(np.uint64)))
+    return words
+
+
+def permute_each(positions: Int, sizes: Int, key: Words) -> Int:
+    """Element i goes where the bijection of ``range(sizes[i])`` keyed by ``key[i]`` sends ``positions[i]``."""
+    found = np.empty_like(positions)
+    small = sizes <= SMALL
+    for here, rounds in ((np.flatnonzero(small), SMALL_ROUNDS), (np.flatnonzero(~small), ROUNDS)):
+        if here.size:
+            found[here] = _walk(positions[here].astype(_U64), sizes[here].astype(_U64), key[here], rounds)
+    return found
+
+
+def _walk(x: Words, n: Words, key: Words, rounds: int) -> Int:
+    rows = _rows(n)
+    columns = (n + rows - _U64(1)) // rows
+    schedule = [mixed(key + step) for step in _STEPS[:rounds]]
+    found = _forward(x, rows, columns, schedule)
+    outside = np.flatnonzero(found >= n)
+    while outside.size:
+        here = [each[outside] for each in schedule]
+        found[outside] = _forward(found[outside], rows[outside], columns[outside], here)
+        outside = outside[found[outside] >= n[outside]]
+    return found.astype(np.int64)
+
+
+def _rows(n: Words) -> Words:
+    """isqrt(n - 1) + 1, exactly: the float root may be off by one beyond 2**52."""
+    root = np.sqrt((n - _U64(1)).astype(np.float64)).astype(_U64)
+    root -= root * root > n - _U64(1)
+    root += (root + _U64(1)) * (root + _U64(1)) <= n - _U64(1)
+    return root + _U64(1)
+
+
+def _forward(x: Words, a: Words, b: Words, schedule: list[Words]) -> Words:
+    left = x // b
+    right = x - left * b
+    for i, key in enumerate(schedule):
+        if i & 1:
+            right += below(b, left, key)  # type: ignore[arg-type]
+            right -= b * (right >= b)
+        else:
+            left += below(a, right, key)  # type: ignore[arg-type]
+            left -= a * (left >= a)
+    return left * b + right
