@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from datahub.loader.torch_dataset import StreamingDataset as StreamingDataset
     from datahub.loader.writing import Writer as Writer
     from datahub.order.formula import OrderOptions as Order
+    from datahub.store.selection import folds as folds
+    from datahub.stream.mix import balanced as balanced
+    from datahub.stream.mix import mix as mix
+    from datahub.stream.mix import weighted as weighted
     from datahub.tensor import transforms as transforms
 
 _WHERE = {
@@ -27,10 +31,14 @@ _WHERE = {
     "StreamingLoader": ("datahub.loader.streaming", "StreamingLoader"),
     "Topology": ("datahub.loader.topology", "Topology"),
     "Order": ("datahub.order.formula", "OrderOptions"),
+    "balanced": ("datahub.stream.mix", "balanced"),
     "fetch": ("datahub.loader.getting", "fetch"),
+    "folds": ("datahub.store.selection", "folds"),
+    "mix": ("datahub.stream.mix", "mix"),
     "open": ("datahub.loader.opening", "open_dataset"),
     "pack": ("datahub.pack", ""),
     "Writer": ("datahub.loader.writing", "Writer"),
+    "weighted": ("datahub.stream.mix", "weighted"),
     "vision": ("datahub.loader.opening", "vision"),
     "transforms": ("datahub.tensor.transforms", ""),
     "state_of": ("datahub.loader.batch", "state_of"),
@@ -43,13 +51,17 @@ __all__ = [
     "StreamingLoader",
     "Topology",
     "Writer",
+    "balanced",
     "errors",
     "fetch",
+    "folds",
+    "mix",
     "open",
     "pack",
     "state_of",
     "transforms",
     "vision",
+    "weighted",
 ]
 
 

@@ -15,9 +15,6 @@ from datahub.tensor.transforms import DTYPES, BatchTransform
 NOW: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "device": (("cpu",), 'use device="cpu" and move the batch yourself'),
     "workers": (("thread",), 'use workers="thread"'),
-    "where": ((None,), "filter with datahub.open(ref)[split].table() and pack a split of its own"),
-    "part": (((0.0, 1.0),), "pack the parts as splits"),
-    "max_samples": ((None,), "leave the loop when you have enough"),
     "source": ((None,), "fetch the dataset to this machine first"),
     "cache_dir": ((None,), "fetch the dataset to this machine first"),
     "cache_limit": ((None,), "fetch the dataset to this machine first"),

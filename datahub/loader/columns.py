@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from datahub.core.errors import BadArgument, NotYetSupported
 from datahub.loader.schedule import Step
 from datahub.store.dataset import Split
+from datahub.store.joined import JoinedSplit
 
 MADE = ("encoded", "index", "valid", "n_global", "key", "source")
 """Fields that every dataset has, beside its own."""
+MEMBER = "dataset"
+"""In a mixture: the number of the member that ``index`` is a row of."""
 
 
 class Columns:
@@ -23,10 +26,13 @@ class Columns:
 
     def __init__(self, split: Split, wanted: tuple[str, ...] | None) -> None:
         self._split = split
+        self._joined = split if isinstance(split, JoinedSplit) else None
         own = split.dataset.record.fields
+        made = [*MADE, MEMBER] if self._joined else [*MADE]
         if wanted is not None:
-            _check(wanted, own)
-        usual = ("image", *(["label"] if "label" in own else []), "index", "valid", "n_global")
+            _check(wanted, own, made)
+        member = [MEMBER] if self._joined else []
+        usual = ("image", *(["label"] if "label" in own else []), *member, "index", "valid", "n_global")
         self.names = usual if wanted is None else wanted
         self._kinds = {name: own[name].type for name in self.names if name in own and own[name].type in READ}
         self._from_index = [*self._kinds, *(["source"] if "source" in self.names else [])]
@@ -41,6 +47,9 @@ class Columns:
             "valid": torch.from_numpy(step.valid),
             "n_global": step.n_global,
         }
+        if self._joined is not None:
+            member, row = self._joined.places(step.index)
+            values |= {MEMBER: torch.from_numpy(member), "index": torch.from_numpy(row)}
         if "label" in self.names:
             values["label"] = torch.from_numpy(rows["label"].astype(np.int64))
         if "key" in self.names:
@@ -82,10 +91,10 @@ READ: dict[str, Callable[[Any], Any]] = {
 """What a batch shows of a field, by its type: an int64 or float64 tensor, a list of strings, a list of values."""
 
 
-def _check(wanted: tuple[str, ...], own: dict[str, Any]) -> None:
+def _check(wanted: tuple[str, ...], own: dict[str, Any], made: list[str]) -> None:
     for name in wanted:
-        if name not in own and name not in MADE:
-            known = ", ".join([*own, *MADE])
+        if name not in own and name not in made:
+            known = ", ".join([*own, *made])
             raise BadArgument("fields", name, "is not a field of this dataset", f"it has {known}")
         if name in own and own[name].type not in ("image", "label", *READ):
             raise NotYetSupported("fields", name, f"fields of type {own[name].type} are not streamed yet")

@@ -15,8 +15,9 @@ def explanation(split: Split, schedule: Schedule, workers: int, prefetch: int, s
     plan = schedule.plan
     topology, options = plan.topology, plan.options
     order = "source order" if not plan.shuffle else f"shuffled by seed {plan.seed}, window {options.window}"
+    shown = f", {schedule.size} an epoch" if schedule.size != len(split) else ""
     lines = [
-        f"{split.dataset.ref} {split.name}: {len(split)} samples in {len(split.shards)} local shards",
+        f"{split.dataset.ref} {split.name}: {len(split)} samples in {len(split.shards)} local shards{shown}",
         f"order: {order}, lanes {options.lanes}, blocks of about {plan.block}",
         f"batch: {plan.batch} over {topology.world_size} ranks, {len(schedule)} steps an epoch; "
         + ("the tail is dropped" if plan.drop_last else "every sample once"),

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 from torch.utils.data import Dataset as TorchDataset
 
-from datahub.core.errors import DamagedSample, NotInStore, NotYetSupported
+from datahub.core.errors import DamagedSample, NotInStore
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings, resolve
 from datahub.store import dataset as store
@@ -33,10 +33,8 @@ def open_dataset(ref: str | Ref, settings: Settings | None = None) -> store.Data
     return dataset
 
 
-def open_or_fetch(ref: Any, settings: Settings, download: bool) -> store.Dataset:
+def open_or_fetch(ref: str | Ref, settings: Settings, download: bool) -> store.Dataset:
     """Open ``ref``; with ``download`` fetch it first if it is not in the store."""
-    if not isinstance(ref, str | Ref):
-        raise NotYetSupported("ref", ref, "give one dataset's reference")
     try:
         return open_dataset(ref, settings)
     except NotInStore:

@@ -21,12 +21,15 @@ from datahub.loader.counters import Counters
 from datahub.loader.explain import explanation
 from datahub.loader.iteration import Iteration
 from datahub.loader.listening import Listening, Stats, stats
-from datahub.loader.opening import open_or_fetch
+from datahub.loader.members import open_members
 from datahub.loader.quarantine import Quarantine
 from datahub.loader.schedule import Plan, Schedule
 from datahub.loader.topology import Topology, resolve_topology
 from datahub.loader.workers import default_workers
 from datahub.order.formula import OrderOptions
+from datahub.store.dataset import Split
+from datahub.store.selection import Selection
+from datahub.stream.mix import Mix, Weighted
 from datahub.stream.source import LocalShards
 from datahub.stream.state import OrderParameters, State, restore
 from datahub.tensor.presets import Moments
@@ -47,6 +50,9 @@ class StreamingLoader:
     uint8 (C, H, W) tensor; ``collate`` takes the list of sample dicts in place of what stacks them; ``batch_transform``
     takes the batch. All three run in worker threads.
 
+    ``where`` ("label in (1, 2) and width >= 256"; classes by name too), ``part`` (a range of key hashes, or several)
+    and ``max_samples`` choose samples, in this order. ``ref`` may be a `datahub.mix`, `balanced` or `weighted`.
+
     Each ``for`` runs the current epoch from the current position and leaves the loader at the next epoch; a loop that
     was left early is over, and the next ``for`` begins the epoch after it. Only one loop runs at a time: a newer one
     ends the older. The topology is resolved when it is first needed (the first loop, ``len`` or state).
@@ -60,7 +66,7 @@ class StreamingLoader:
 
     def __init__(
         self,
-        ref: str | Ref,
+        ref: str | Ref | Mix | Weighted,
         split: str = "train",
         *,
         batch_size: int | None = None,
@@ -79,9 +85,9 @@ class StreamingLoader:
         num_workers: int | None = None,
         workers: Literal["thread"] = "thread",
         prefetch: int = 2,
-        where: None = None,
-        part: tuple[float, float] = (0.0, 1.0),
-        max_samples: None = None,
+        where: str | None = None,
+        part: tuple[float, float] | Sequence[tuple[float, float]] = (0.0, 1.0),
+        max_samples: int | None = None,
         source: None = None,
         cache_dir: None = None,
         cache_limit: None = None,
@@ -93,9 +99,8 @@ class StreamingLoader:
         timeout: float = 600,
         settings: Settings | None = None,
     ) -> None:
-        arguments.refuse_later(device=str(device), workers=workers, where=where)
-        arguments.refuse_later(part=tuple(part) if isinstance(part, list) else part)
-        arguments.refuse_later(max_samples=max_samples, source=source, cache_dir=cache_dir, cache_limit=cache_limit)
+        arguments.refuse_later(device=str(device), workers=workers)
+        arguments.refuse_later(source=source, cache_dir=cache_dir, cache_limit=cache_limit)
         arguments.refuse_later(residency=residency)
         arguments.batch_sizes(batch_size, global_batch_size)
         arguments.callables(batch_transform=batch_transform, collate=collate)
@@ -109,9 +114,11 @@ class StreamingLoader:
         workers_here = default_workers(os.environ) if num_workers is None else num_workers
         self._workers = arguments.whole("num_workers", workers_here, least=0)
         set_aside = arguments.on_error(on_error, arguments.field_names(fields))
+        selection = Selection.of(where, part, max_samples)
         settings = resolve() if settings is None else settings
-        self.dataset = open_or_fetch(ref, settings, download)
-        self.split = self.dataset[split]
+        self._members = open_members(ref, split, selection, self._options, settings, download)
+        self.split: Split = self._members.split
+        self.dataset = self.split.dataset
         self.recipe = Recipe(
             fields=arguments.field_names(fields),
             transform=arguments.image_transform(transform, dtype, self._moments),
@@ -121,7 +128,7 @@ class StreamingLoader:
             channels_last=bool(channels_last),
         )
         self._counters = Counters()
-        self._source = LocalShards(str(self.dataset.ref), self.split.shards)
+        self._source = self._members.source(lambda split: LocalShards(str(split.dataset.ref), split.shards))
         self._assembler = Assembler(
             self.split,
             self._source,
@@ -327,14 +334,16 @@ class StreamingLoader:
                 drop_last=self._drop_last,
                 static_shapes=self._static_shapes,
                 topology=topology,
+                population=self._members.population,
             )
         )
 
     @cached_property
     def _parameters(self) -> OrderParameters:
         plan = self._schedule.plan
+        chosen = self._members.parameters(plan.batch)
         return OrderParameters(
-            dataset=f"{self.dataset.ref}:{self.split.name}",
+            dataset=self._members.name,
             fingerprint=self.split.fingerprint,
             block=plan.block,
             seed=plan.seed,
@@ -343,6 +352,10 @@ class StreamingLoader:
             window=str(plan.options.window),
             shuffle=int(plan.shuffle),
             drop_last=int(plan.drop_last),
+            where=chosen["where"],
+            part=chosen["part"],
+            max_samples=chosen["max_samples"],
+            mix=chosen["mix"],
         )
 
     @cached_property

@@ -1,7 +1,7 @@
 """A mixture of splits: inside every lane, runs in which each split has its exact share.
 
 Member d's share of lane l walks through lane l of d's own order, pass after pass; pass k of epoch e is the order of
-blocks keyed by (seed, d's name, k) and e. So a position of an epoch gives a sample in constant time, whatever came
+blocks keyed by (seed, d's key, k) and e. So a position of an epoch gives a sample in constant time, whatever came
 before, and a node that owns lanes reads the same lanes of every member.
 """
 
@@ -28,10 +28,11 @@ RUN = 1000
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """``name``: what keys its passes, so that they do not hang on what else is in the mixture."""
+    """``key`` keys its passes, so that they do not hang on what else is in the mixture; ``name`` is for people."""
 
-    name: str
+    key: str
     blocks: Blocks
+    name: str
 
 
 class Mixture:
@@ -51,14 +52,14 @@ class Mixture:
 
     def length(self, batch: int, lanes: int) -> int:
         """Positions of each lane."""
-        if not isinstance(self.stop, str):
-            return self.stop * batch // lanes
         samples = np.array([each.blocks.samples for each in self.members])
         least = samples // lanes
         if not least.all():
             few = int(np.flatnonzero(least == 0)[0])
             reason = f"{self.members[few].name} has {samples[few]} samples, too few to give every lane one"
             raise BadArgument("lanes", lanes, reason, "use fewer lanes")
+        if not isinstance(self.stop, str):
+            return self.stop * batch // lanes
         if self.stop == "shortest":
             return self.shares.shortest(least)
         return self.shares.longest(-(-samples // lanes))
@@ -103,7 +104,7 @@ class MixtureLine:
 
     def _order(self, member: int, turn: int) -> EpochOrder:
         each = self._mixture.members[member]
-        return each.blocks.order(derive(self._keyed.seed, "mix", each.name, turn), self._keyed)
+        return each.blocks.order(derive(self._keyed.seed, "mix", each.key, turn), self._keyed)
 
 
 def _groups(labels: Int) -> list[tuple[int, NDArray[np.int64]]]:

@@ -80,6 +80,8 @@ class Tracks:
 
     def entries(self, track: Int, position: Int) -> tuple[NDArray[np.int32], Int]:
         """(member, how many entries of that member its track holds before) of each position of a track."""
+        if not len(position):
+            return np.zeros(0, np.int32), np.zeros(0, np.int64)
         run, place = position // self._shares.run, position % self._shares.run
         wanted, row = np.unique(np.stack([track, run]), axis=1, return_inverse=True)
         found = self._sheet([(int(t), int(r)) for t, r in wanted.T])[row.ravel(), :, place]
