@@ -22,6 +22,8 @@ from datahub.stream.source import ShardSource
 from datahub.stream.spans import Spans
 from datahub.tensor.decode import decode_each, decode_rows
 from datahub.tensor.draws import Draws
+from datahub.tensor.folding import Folded, fold
+from datahub.tensor.framed import decode_framed, outputs, sizes_of
 from datahub.tensor.transforms import BatchTransform, Images
 
 PIECE_BYTES = 256 << 10
@@ -89,6 +91,7 @@ class Assembler:
         if self._encoded:
             keep_freed_memory()
         self._batched = isinstance(recipe.transform, BatchTransform)
+        self._fold = fold(recipe.transform) if isinstance(recipe.transform, BatchTransform) else None
 
     def uncounted(self) -> Assembler:
         """One that makes the same batches without a trace in the counters."""
@@ -104,10 +107,10 @@ class Assembler:
 
     def begin(self, step: Step) -> Work:
         rows = self._locate[step.index]
-        slab = None
-        if self._images and self._shape:
-            height, width, channels = self._shape
-            slab = torch.empty((len(rows), channels, height, width), dtype=torch.uint8)
+        slab, size = None, self._size()
+        if self._images and size is not None:
+            form = torch.channels_last if self._fold and self._recipe.channels_last else torch.contiguous_format
+            slab = torch.empty((len(rows), self._channels, *size), dtype=torch.uint8, memory_format=form)
         encoded = [b""] * len(rows) if self._encoded else []
         return Work(step, rows, slab, [None] * len(rows), encoded=encoded, decoded=self._images)
 
@@ -141,9 +144,10 @@ class Assembler:
         images: Any = None
         if self._images:
             images = self._gathered(work)
-            if isinstance(recipe.transform, BatchTransform):
+            transform = recipe.transform if self._fold is None else self._fold
+            if isinstance(transform, BatchTransform):
                 with self._counters.timing("transform"):
-                    images = recipe.transform(images, recipe.dtype, self._draws(step))
+                    images = transform(images, recipe.dtype, self._draws(step))
         with self._counters.timing("assemble"):
             images = _laid_out(images, recipe.channels_last)
             batch: Any = self._columns.of(step, work.rows, images, work.encoded)
@@ -161,6 +165,12 @@ class Assembler:
         if self._recipe.collate is not None:
             batch = self._recipe.collate(self._columns.samples(batch))
         return batch if self._recipe.batch_transform is None else self._recipe.batch_transform(batch)
+
+    def _size(self) -> tuple[int, int] | None:
+        """Height and width that every image of a batch has; None where they differ."""
+        if self._fold is not None:
+            return self._fold.output
+        return (self._shape[0], self._shape[1]) if self._shape else None
 
     def _draws(self, step: Step) -> Draws:
         return Draws(self._seed, step.epoch, step.places)
@@ -210,8 +220,18 @@ class Assembler:
         if work.slab is not None:
             work.slab[row] = 0
         else:
-            work.each[row] = filler(work.rows[row], self._channels)
+            work.each[row] = self._filler(work, row)
         self._quarantine.add(int(work.step.index[row]), damage)
+
+    def _filler(self, work: Work, row: int) -> torch.Tensor:
+        """A black image of the size that the sample's would have."""
+        whole = filler(work.rows[row], self._channels)
+        if self._fold is None:
+            return whole
+        source = np.array([whole.shape[1:]], np.int64)
+        frames = self._fold.frames(source, self._draws(work.step).take(slice(row, row + 1)))
+        height, width = frames.window[0, 2:].tolist()
+        return torch.zeros((self._channels, height, width), dtype=torch.uint8)
 
     def _damage(self, work: Work, row: int, cause: str) -> DamagedSample:
         place = work.rows[row]
@@ -220,12 +240,27 @@ class Assembler:
 
     def _decode(self, work: Work, rows: slice, encoded: Sequence[bytes | memoryview]) -> None:
         try:
-            if work.slab is not None:
+            if self._fold is not None:
+                self._decode_frames(self._fold, work, rows, encoded)
+            elif work.slab is not None:
                 decode_rows(encoded, work.slab[rows].numpy())
             else:
                 work.each[rows] = [torch.from_numpy(image) for image in decode_each(encoded, self._channels)]
         except DamagedImage as damage:
             raise self._damage(work, rows.start + (damage.position or 0), damage.cause) from damage
+
+    def _decode_frames(self, fold: Folded, work: Work, rows: slice, encoded: Sequence[bytes | memoryview]) -> None:
+        where = work.rows[rows]
+        source = np.stack([where["height"], where["width"]], axis=1).astype(np.int64)
+        if not source.all():  # an index that does not know
+            source = sizes_of(encoded)
+        frames = fold.frames(source, self._draws(work.step).take(rows))
+        if work.slab is not None:
+            decode_framed(encoded, frames, list(work.slab[rows].numpy()))
+        else:
+            found = outputs(frames, self._channels)
+            decode_framed(encoded, frames, found)
+            work.each[rows] = [torch.from_numpy(image) for image in found]
 
     def _call_each(self, work: Work, rows: slice) -> None:
         call = self._recipe.transform

@@ -115,9 +115,13 @@ def _decides(segment: bytes) -> bool:
 def read_table(data: jpeg.Encoded) -> Tiling | None:
     """The tiling that ``data`` carries; None without a table, or with one that the data do not bear out."""
     try:
-        header = jpeg.read(data)
+        return tiling_of(data, jpeg.read(data))
     except ValueError:
         return None
+
+
+def tiling_of(data: jpeg.Encoded, header: jpeg.Header) -> Tiling | None:
+    """As `read_table`, of data whose header was read."""
     table = _table(data, header)
     if table is None or len(table) < _FIXED.size:
         return None

@@ -19,9 +19,11 @@ _CODES = bytes(range(0xD0, 0xD8))
 
 
 class Cut(NamedTuple):
-    """A JPEG, and the offset in its decoded pixels at which the crop starts."""
+    """A JPEG of ``height`` x ``width`` pixels, and where the crop starts in them."""
 
     data: bytes
+    height: int
+    width: int
     x: int
     y: int
 
@@ -39,7 +41,7 @@ def crop(data: Encoded, tiling: Tiling, x: int, y: int, width: int, height: int)
     top, bottom = _span(y, height, tiling.mcu_height, tiling.mcu_height * tiling.subsampled[1], tiling.height)
     x0, y0 = left * step, top * tiling.mcu_height
     size = min(bottom * tiling.mcu_height, tiling.height) - y0, min(right * step, tiling.width) - x0
-    return Cut(_cut(data, tiling, top, bottom, left, right, size), x - x0, y - y0)
+    return Cut(_cut(data, tiling, top, bottom, left, right, size), *size, x - x0, y - y0)
 
 
 def _span(start: int, length: int, step: int, margin: int, limit: int) -> tuple[int, int]:

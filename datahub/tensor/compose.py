@@ -34,13 +34,19 @@ class Compose(BatchTransform):
         return f"Compose([{', '.join(map(repr, self.transforms))}])"
 
     def __call__(self, images: Images, dtype: torch.dtype | None = None, draws: Draws | None = None) -> Images:
-        return self._from(0, images, dtype, draws)
+        return self.begun(0, images, dtype, draws)
 
     def of_rows(self, pixels: Pixels, rows: Ints, dtype: torch.dtype | None, draws: Draws | None) -> Images:
         first = self._parts[0].of_rows(pixels, rows, self._dtype(0, dtype), draws)
-        return self._from(1, first, dtype, draws)
+        return self.begun(1, first, dtype, draws)
 
-    def _from(self, begin: int, images: Images, dtype: torch.dtype | None, draws: Draws | None) -> Images:
+    @property
+    def parts(self) -> tuple[BatchTransform, ...]:
+        """What it does in turn; part ``k`` draws from ``draws.again(k)``."""
+        return self._parts
+
+    def begun(self, begin: int, images: Images, dtype: torch.dtype | None, draws: Draws | None) -> Images:
+        """What is left to do to images that the first ``begin`` parts have made."""
         for number in range(begin, len(self._parts)):
             own = None if draws is None else draws.again(number)
             images = self._parts[number](images, self._dtype(number, dtype), own)

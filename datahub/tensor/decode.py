@@ -25,6 +25,7 @@ from PIL import Image
 
 from datahub.core.errors import DamagedImage
 from datahub.tensor import png
+from datahub.tensor.resample import split
 
 PIXEL_CAP = 178_956_970
 """Pixels above which an image is refused before memory is taken: where Pillow, too, sees a decompression bomb."""
@@ -135,77 +136,69 @@ def _other_header(data: Encoded) -> Header:
         return Header("other", *image.size, channels=len(image.getbands()), plain=False)
 
 
+def interleaved(data: Encoded, found: Header, channels: int) -> Pixels:
+    """Pixels as decoders give them: uint8 ``(H, W, channels)``, or ``(H, W)`` for one. Raises `DamagedImage`.
+
+    ``found`` is the header of the same bytes.
+    """
+    image: Pixels | None = None
+    if found.plain and channels in (1, 3):
+        if found.kind == "jpeg":
+            image = _jpeg(data, channels)
+        elif channels >= found.channels:
+            image = _pnm(data, found, channels) if found.kind == "pnm" else _png(data, channels)
+    if image is None:
+        image = _pillow(data, channels)
+    if image.shape[:2] != (found.height, found.width):
+        raise DamagedImage(f"decodes to {image.shape[1]} x {image.shape[0]}, not as its header says")
+    return image
+
+
 def _into(data: Encoded, found: Header, out: Pixels) -> None:
-    channels = len(out)
-    if found.kind == "jpeg" and found.plain and channels in (1, 3) and _jpeg_into(data, out):
-        return
-    if found.kind == "pnm" and found.plain and channels in (1, 3) and channels >= found.channels:
-        _pnm_into(data, found, out)
-    elif found.kind == "png" and found.plain and channels >= found.channels and channels in (1, 3):
-        _png_into(data, found, out)
-    else:
-        _pillow_into(data, out)
+    split(interleaved(data, found, len(out)), out)
 
 
-def _jpeg_into(data: Encoded, out: Pixels) -> bool:
-    """False where libjpeg has something to say: Pillow then tells a harmless remark from damage."""
-    channels, height, width = out.shape
+def _jpeg(data: Encoded, channels: int) -> Pixels | None:
+    """None where libjpeg has something to say: Pillow then tells a harmless remark from damage."""
     space = "RGB" if channels == 3 else "GRAY"
     try:
-        image = simplejpeg.decode_jpeg(data, space, fastdct=False, fastupsample=False)
+        image: Pixels = simplejpeg.decode_jpeg(data, space, fastdct=False, fastupsample=False)
     except ValueError:
-        return False
-    if image.shape != (height, width, channels):
-        return False
-    _split(image, out)
-    return True
+        return None
+    return image
 
 
-def _pnm_into(data: Encoded, found: Header, out: Pixels) -> None:
-    """Pixels stand behind the header as they are."""
+def _pnm(data: Encoded, found: Header, channels: int) -> Pixels:
+    """Pixels stand behind the header as they are; gray is spread over three channels."""
     shape = (found.height, found.width, found.channels)
     image = np.frombuffer(data, np.uint8)[-found.height * found.width * found.channels :].reshape(shape)
-    if found.channels == 1:
-        out[...] = image[:, :, 0]
-    else:
-        _split(image, out)
+    return image if channels == found.channels else np.repeat(image, channels, axis=2)
 
 
-def _png_into(data: Encoded, found: Header, out: Pixels) -> None:
+def _png(data: Encoded, channels: int) -> Pixels:
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise DamagedImage(f"PNG data do not decode: {error.err}") from error
-    if image is None or image.shape[:2] != out.shape[1:] or image.dtype != np.uint8:
+    if image is None or image.dtype != np.uint8:
         raise DamagedImage("PNG data do not decode")
-    if found.channels == 1:
-        out[...] = image
-    else:
-        _split(image, out[::-1])  # OpenCV's channels are blue, green, red
+    if channels == 3:  # OpenCV's channels are blue, green, red
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
+    return image  # type: ignore[no-any-return]
 
 
-def _split(image: Any, out: Pixels) -> None:
-    """Interleaved ``(H, W, C)`` into planes; cv2.split does it an order of magnitude faster than a strided copy."""
-    if image.ndim == 3 and image.shape[2] > 1:
-        cv2.split(image, list(out))
-    else:
-        out[0] = image.reshape(out.shape[1:])
-
-
-def _pillow_into(data: Encoded, out: Pixels) -> None:
+def _pillow(data: Encoded, channels: int) -> Pixels:
     with _opened(data) as image:
         try:
-            pixels = _converted(image, len(out))
+            return _converted(image, channels)
         except BROKEN as error:
             raise DamagedImage(f"does not decode: {error}") from error
-    if pixels.shape[:2] != out.shape[1:]:
-        raise DamagedImage(f"decodes to {pixels.shape[1]} x {pixels.shape[0]}, not as its header says")
-    out[...] = pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def _converted(image: Image.Image, channels: int) -> Pixels:
     if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion would clip them
-        return (np.asarray(image) >> 8).astype(np.uint8)
+        high = (np.asarray(image) >> 8).astype(np.uint8)
+        return high if channels == 1 else np.repeat(high[..., None], channels, axis=2)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return np.asarray(image.convert(MODES[channels]))

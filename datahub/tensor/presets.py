@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from datahub.core.errors import BadArgument, NotYetSupported
-from datahub.tensor.transforms import BatchTransform, Compose, Normalize, RandomCrop, RandomHorizontalFlip
+from datahub.core.errors import BadArgument
+from datahub.tensor.transforms import (
+    BatchTransform,
+    CenterCrop,
+    Compose,
+    Normalize,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    Resize,
+)
 
 MNIST = ((0.1307,), (0.3081,))
 """Mean and standard deviation of MNIST's training images, as most published training scripts write them."""
 CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 """The same of CIFAR-10's, for ``cifar_train`` where the dataset's record has none of its own."""
 CIFAR_PADDING, CIFAR_SIZE = 4, 32
-LATER = ("imagenet_train", "imagenet_eval")
-"""Presets of the plan that crop before decoding."""
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of ImageNet's training images, as torchvision's reference scripts write them."""
+FIXED: Mapping[str, Callable[[], BatchTransform]] = {
+    "mnist": lambda: Normalize(*MNIST),
+    "imagenet_train": lambda: Compose([RandomResizedCrop(224), RandomHorizontalFlip(), Normalize(*IMAGENET)]),
+    "imagenet_eval": lambda: Compose([Resize(256), CenterCrop(224), Normalize(*IMAGENET)]),
+}
+"""Presets that need nothing of the dataset. Those of ImageNet are torchvision's classification references."""
 
 
 class Moments(NamedTuple):
@@ -27,17 +42,12 @@ class Moments(NamedTuple):
 def preset(name: str, moments: Callable[[], Moments | None]) -> BatchTransform:
     """The transform called ``name``; ``moments`` gives what the dataset's record says of its pixels.
 
-    Raises `BadArgument` for a name that means nothing, `NotYetSupported` for one that will.
+    Raises `BadArgument` for a name that means nothing.
     """
-    if name in LATER:
-        instead = 'give a per-sample callable, such as a torchvision.transforms.v2 pipeline, or "normalize"'
-        raise NotYetSupported("transform", name, instead)
-    if name == "mnist":
-        return Normalize(*MNIST)
+    if name in FIXED:
+        return FIXED[name]()
     if name not in ("normalize", "cifar_train"):
-        raise BadArgument(
-            "transform", name, "is not a preset", f"known: cifar_train, mnist, normalize, {', '.join(LATER)}"
-        )
+        raise BadArgument("transform", name, "is not a preset", f"known: cifar_train, normalize, {', '.join(FIXED)}")
     found = moments()
     if name == "cifar_train":
         return _cifar_train(found or Moments(*CIFAR10))

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from datahub.tensor.batched import DTYPES, BatchTransform, Images
 from datahub.tensor.compose import Compose
+from datahub.tensor.crops import CenterCrop, RandomResizedCrop, Resize
 from datahub.tensor.moves import RandomCrop, RandomHorizontalFlip, RandomVerticalFlip
 from datahub.tensor.normalize import Normalize, Scale
 
 __all__ = [
     "DTYPES",
     "BatchTransform",
+    "CenterCrop",
     "Compose",
     "Images",
     "Normalize",
     "RandomCrop",
     "RandomHorizontalFlip",
+    "RandomResizedCrop",
     "RandomVerticalFlip",
+    "Resize",
     "Scale",
 ]

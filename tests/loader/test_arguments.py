@@ -20,7 +20,6 @@ from datahub.pack import fetch as fetching
         {"cache_dir": "/tmp"},
         {"cache_limit": "1GB"},
         {"residency": "gpu"},
-        {"transform": "imagenet_train"},
     ],
     ids=str,
 )

@@ -1,0 +1,111 @@
+"""A box of a JPEG without decoding all of it.
+
+A tiled JPEG is cut in its bitstream (`datahub.tensor.bitstream`). Any other baseline JPEG is coded from top to bottom
+in one piece: its frame header is told a smaller height, and decoders stop below the box. Either way the pixels are, bit
+for bit, those of the whole image. Damage in what is not decoded is not seen.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import NamedTuple
+
+import numpy as np
+import simplejpeg
+
+from datahub.pack import jpeg
+from datahub.pack.tiletable import tiling_of
+from datahub.tensor.bitstream import crop
+from datahub.tensor.decode import Encoded, Header, Pixels
+
+_LEFT_OVER = re.compile(r"Corrupt JPEG data: [0-9]+ extraneous bytes before marker 0xd9")
+"""What libjpeg remarks, when it is done, of coded data that it had no need of."""
+SCRATCH_CAP = 16 << 20
+"""Bytes of pixels above which a thread does not keep its buffer."""
+_SIZE_AT = 5
+"""Where a frame header holds the image's height."""
+
+_thread = threading.local()
+
+
+class Part(NamedTuple):
+    """A JPEG of ``height`` x ``width`` pixels, and where the box starts in it. ``short``: data are left over."""
+
+    data: Encoded
+    height: int
+    width: int
+    x: int
+    y: int
+    short: bool
+
+
+def jpeg_box(data: Encoded, found: Header, box: tuple[int, int, int, int], channels: int) -> Pixels | None:
+    """The pixels in ``box`` (left, top, width, height), uint8 ``(height, width, C)``, of a plain JPEG.
+
+    None where libjpeg has something to say. What is returned is overwritten by this thread's next call.
+    """
+    part = _part(data, found, box)
+    pixels = _decoded(part, channels)
+    if pixels is None:
+        return None
+    return pixels[part.y : part.y + box[3], part.x : part.x + box[2]]
+
+
+def _part(data: Encoded, found: Header, box: tuple[int, int, int, int]) -> Part:
+    """The least that must be decoded to know the box."""
+    x, y, width, height = box
+    whole = Part(data, found.height, found.width, x, y, short=False)
+    if (width, height) == (found.width, found.height):
+        return whole
+    try:
+        header = jpeg.read(data)
+    except ValueError:
+        return whole
+    tiling = tiling_of(data, header)
+    if tiling is not None:
+        cut = crop(data, tiling, *box)
+        return Part(cut.data, cut.height, cut.width, cut.x, cut.y, short=False)
+    rows = _rows(data, header, y + height)
+    if rows >= found.height:
+        return whole
+    at = header.sof + _SIZE_AT
+    shortened = b"".join((data[:at], rows.to_bytes(2, "big"), memoryview(data)[at + 2 :]))
+    return Part(shortened, rows, found.width, x, y, short=True)
+
+
+def _rows(data: Encoded, header: jpeg.Header, bottom: int) -> int:
+    """How many rows of pixels the rows above ``bottom`` depend on: whole MCUs, or the image's height.
+
+    All of them where the data are not one scan of all components without restart markers.
+    """
+    one_scan = data[header.sos + 4] == len(header.components)
+    if header.frame not in (0, 1) or header.restart or not one_scan:
+        return header.height
+    step = header.mcu[1]
+    margin = step if header.subsampled[1] else 0
+    return min(-(-(bottom + margin) // step) * step, header.height)
+
+
+def _decoded(part: Part, channels: int) -> Pixels | None:
+    shape = part.height, part.width, channels
+    scratch = _scratch(part.height * part.width * channels)
+    space = "RGB" if channels == 3 else "GRAY"
+    try:
+        found: Pixels = simplejpeg.decode_jpeg(part.data, space, fastdct=False, fastupsample=False, buffer=scratch)
+    except ValueError as error:
+        if part.short and _LEFT_OVER.fullmatch(str(error)):
+            return scratch[: part.height * part.width * channels].reshape(shape)
+        return None
+    return found if found.shape == shape else None
+
+
+def _scratch(size: int) -> Pixels:
+    """At least ``size`` bytes that belong to this thread: memory that stays in its core's cache."""
+    kept: Pixels | None = getattr(_thread, "pixels", None)
+    if kept is not None and len(kept) >= size:
+        return kept
+    made = np.empty(size, np.uint8)
+    if size <= SCRATCH_CAP:
+        _thread.pixels = made
+    return made

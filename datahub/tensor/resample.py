@@ -1,0 +1,68 @@
+"""One image's frame in pixels: antialiased scaling, a window of it, mirrored, as planes or interleaved.
+
+Scaling is torch's own antialiased bilinear kernel, which torchvision's ``resize(antialias=True)`` runs too: the same
+pixels, bit for bit. It is at its fastest on interleaved pixels, into memory that is interleaved as well.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+_scale = torch.ops.aten._upsample_bilinear2d_aa.out
+
+
+def framed_pixels(
+    region: Pixels, scaled: tuple[int, int], window: tuple[int, int, int, int], flip: bool, out: Pixels
+) -> None:
+    """``region``, uint8 ``(h, w, C)``, scaled to ``scaled``, its ``window`` mirrored by ``flip``, into ``out``.
+
+    ``out`` is uint8 ``(C, H, W)`` with planes or with interleaved pixels underneath.
+    """
+    pixels = windowed(resized(region, scaled), window)
+    if flip:
+        mirrored: Any = cv2.flip(pixels, 1)
+        pixels = mirrored.reshape(pixels.shape)  # OpenCV drops a lone channel
+    split(pixels, out)
+
+
+def resized(region: Pixels, scaled: tuple[int, int]) -> Pixels:
+    """uint8 ``(h, w, C)`` to ``(*scaled, C)``, antialiased bilinear."""
+    if region.shape[:2] == scaled:
+        return region
+    source = torch.from_numpy(np.ascontiguousarray(region)[None])
+    out = torch.empty((1, *scaled, region.shape[2]), dtype=torch.uint8)
+    _scale(source.permute(0, 3, 1, 2), list(scaled), False, out=out.permute(0, 3, 1, 2))
+    found: Pixels = out[0].numpy()
+    return found
+
+
+def windowed(pixels: Pixels, window: tuple[int, int, int, int]) -> Pixels:
+    """Top, left, height and width of ``(h, w, C)``; black where that reaches out."""
+    top, left, height, width = window
+    if top >= 0 and left >= 0 and top + height <= pixels.shape[0] and left + width <= pixels.shape[1]:
+        return pixels[top : top + height, left : left + width]
+    out = np.zeros((height, width, pixels.shape[2]), np.uint8)
+    part = pixels[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)]
+    y, x = max(-top, 0), max(-left, 0)
+    out[y : y + part.shape[0], x : x + part.shape[1]] = part
+    return out
+
+
+def split(image: Any, out: Pixels) -> None:
+    """Interleaved ``(H, W, C)`` or ``(H, W)`` into ``(C, H, W)``.
+
+    cv2.split into planes is an order of magnitude faster than a strided copy; what lies interleaved is copied.
+    """
+    if image.ndim == 2 or image.shape[2] == 1:
+        out[0] = image.reshape(out.shape[1:])
+    elif out.strides[0] == 1:
+        out.transpose(1, 2, 0)[...] = image
+    else:
+        cv2.split(image, list(out))
