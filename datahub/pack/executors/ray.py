@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
@@ -43,10 +45,14 @@ class RayExecutor(Executor):
 
     def _connect(self, address: str, jobs: int) -> None:
         quiet = {"logging_level": logging.CRITICAL, "log_to_driver": False}
+        if address and importlib.util.find_spec("grpc") is None:
+            raise MissingExtra("ray", "Ray's client")
         try:
             if address:
                 where = address if ":" in address else f"{address}:{PORT}"
-                self._ray.init(f"ray://{where}", **quiet)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # what they warn of comes as the exception below
+                    self._ray.init(f"ray://{where}", **quiet)
             else:
                 self._ray.init(num_cpus=jobs, include_dashboard=False, ignore_reinit_error=True, **quiet)
         except (ConnectionError, OSError, TimeoutError, RuntimeError, ValueError) as error:
