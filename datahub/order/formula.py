@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from types import EllipsisType
 from typing import Literal
@@ -210,9 +211,13 @@ class EpochOrder:
             start = int(self._windows[number])
             size = int(self._windows[number + 1]) - start
             lane = int(np.searchsorted(self._firsts, number, "right")) - 1
-            permutation = Permutation(size, *self._key, "window", lane, number - int(self._firsts[lane]))
+            permutation = _bijection(size, *self._key, "window", lane, number - int(self._firsts[lane]))
             out[here] = start + (permutation.inverse if inverse else permutation)(line[here] - start)
         return out
+
+
+_bijection = lru_cache(maxsize=4096)(Permutation)
+"""Windows last for many batches, and deriving the keys of one costs more than permuting a lane's few samples."""
 
 
 def _groups(labels: Int) -> Iterator[tuple[int, Int | EllipsisType]]:

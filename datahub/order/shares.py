@@ -22,6 +22,8 @@ Pattern = NDArray[np.int32]
 
 KEPT = 256
 """Patterns of runs remembered: a batch asks for one a lane, and the next one mostly for the same."""
+AHEAD = 4096
+"""Entries worth making at once: fewer cost as much."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,9 @@ class Tracks:
         if not len(position):
             return np.zeros(0, np.int32), np.zeros(0, np.int64)
         run, place = position // self._shares.run, position % self._shares.run
-        wanted, row = np.unique(np.stack([track, run]), axis=1, return_inverse=True)
-        found = self._sheet([(int(t), int(r)) for t, r in wanted.T])[row.ravel(), :, place]
+        runs = -(-self._length // self._shares.run)
+        wanted, row = np.unique(track * runs + run, return_inverse=True)
+        found = self._sheet([divmod(each, runs) for each in wanted.tolist()])[row, :, place]
         member = found[:, 0]
         return member, run * self._weights[member] + found[:, 1]
 
@@ -94,14 +97,21 @@ class Tracks:
         found = {each: patterns[each] for each in wanted if each in patterns}
         missing = [each for each in wanted if each not in found]
         if missing:
-            found |= dict(zip(missing, self._made(missing), strict=True))
+            made = self._made(self._ahead(missing))
+            found |= {each: made[each] for each in missing}
             with self._lock:
-                kept = {**patterns, **{each: found[each] for each in missing}}
+                kept = {**self._patterns, **made}
                 most = max(KEPT, 2 * len(wanted))
                 self._patterns = dict(list(kept.items())[-most:])
         return np.stack([found[each] for each in wanted])
 
-    def _made(self, wanted: list[tuple[int, int]]) -> list[Pattern]:
+    def _ahead(self, missing: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Short runs are made several at a time: the runs that follow on the same tracks come soon."""
+        count = max(1, AHEAD // (self._shares.run * len(missing)))
+        last = -(-self._length // self._shares.run)
+        return list({(track, each): None for track, run in missing for each in range(run, min(run + count, last))})
+
+    def _made(self, wanted: list[tuple[int, int]]) -> dict[tuple[int, int], Pattern]:
         full = self._shares.run
         track, run = np.array(wanted).T
         length = np.minimum(full, self._length - run * full)
@@ -109,14 +119,16 @@ class Tracks:
         place = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)
         key = keys((*self._key, "run"), track, run)
         member = self._shares.spread[permute_each(place, length[row], key[row])]
-        return [_numbered(each, full) for each in np.split(member, np.cumsum(length)[:-1])]
+        sheet = np.zeros((len(wanted), 2, full), np.int32)
+        sheet[row, 0, place] = member
+        sheet[row, 1, place] = _numbered(row * len(self._weights) + member)
+        return dict(zip(wanted, sheet, strict=True))
 
 
-def _numbered(member: NDArray[np.int32], run: int) -> Pattern:
-    """A run's members with the number of each entry among its member's, padded to a full run."""
-    order = np.argsort(member, kind="stable")
-    counts = np.bincount(member)
-    pattern = np.zeros((2, run), np.int32)
-    pattern[0, : len(member)] = member
-    pattern[1, order] = np.arange(len(member)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return pattern
+def _numbered(labels: Int) -> Int:
+    """How often the label of each place stands before it."""
+    order = np.argsort(labels, kind="stable")
+    counts = np.bincount(labels)
+    number = np.empty_like(labels)
+    number[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return number

@@ -16,7 +16,7 @@ Int = NDArray[np.int64]
 
 _U64 = np.uint64
 _STEP = _U64(0x9E3779B97F4A7C15)
-_STEPS = [_U64(i * 0x9E3779B97F4A7C15 % (1 << 64)) for i in range(SMALL_ROUNDS)]
+_STEPS = np.array([[i * 0x9E3779B97F4A7C15 % (1 << 64)] for i in range(SMALL_ROUNDS)], np.uint64)
 _A, _B = _U64(0xBF58476D1CE4E5B9), _U64(0x94D049BB133111EB)
 
 
@@ -52,12 +52,11 @@ def permute_each(positions: Int, sizes: Int, key: Words) -> Int:
 def _walk(x: Words, n: Words, key: Words, rounds: int) -> Int:
     rows = _rows(n)
     columns = (n + rows - _U64(1)) // rows
-    schedule = [mixed(key + step) for step in _STEPS[:rounds]]
+    schedule = mixed(key + _STEPS[:rounds])
     found = _forward(x, rows, columns, schedule)
     outside = np.flatnonzero(found >= n)
     while outside.size:
-        here = [each[outside] for each in schedule]
-        found[outside] = _forward(found[outside], rows[outside], columns[outside], here)
+        found[outside] = _forward(found[outside], rows[outside], columns[outside], schedule[:, outside])
         outside = outside[found[outside] >= n[outside]]
     return found.astype(np.int64)
 
@@ -70,14 +69,15 @@ def _rows(n: Words) -> Words:
     return root + _U64(1)
 
 
-def _forward(x: Words, a: Words, b: Words, schedule: list[Words]) -> Words:
+def _forward(x: Words, a: Words, b: Words, schedule: Words) -> Words:
+    """``schedule`` ``(rounds, n)``. A sum of two numbers below b is brought below b: where it is, less b wraps high."""
     left = x // b
     right = x - left * b
     for i, key in enumerate(schedule):
         if i & 1:
             right += below(b, left, key)  # type: ignore[arg-type]
-            right -= b * (right >= b)
+            np.minimum(right, right - b, out=right)
         else:
             left += below(a, right, key)  # type: ignore[arg-type]
-            left -= a * (left >= a)
+            np.minimum(left, left - a, out=left)
     return left * b + right
