@@ -18,7 +18,6 @@ NOW: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "source": ((None,), "fetch the dataset to this machine first"),
     "cache_dir": ((None,), "fetch the dataset to this machine first"),
     "cache_limit": ((None,), "fetch the dataset to this machine first"),
-    "residency": (("auto", "stream"), 'use "auto" or "stream"'),
 }
 """Argument -> the values that this version honours, and what to do instead of another."""
 

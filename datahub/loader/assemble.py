@@ -15,6 +15,7 @@ from datahub.core.errors import DamagedImage, DamagedSample, ShardCut
 from datahub.loader.columns import Columns
 from datahub.loader.counters import Counters
 from datahub.loader.quarantine import Quarantine, filler
+from datahub.loader.residency_files import Resident
 from datahub.loader.schedule import Step
 from datahub.store.dataset import Split
 from datahub.stream.heap import keep_freed_memory
@@ -25,6 +26,7 @@ from datahub.tensor.draws import Draws
 from datahub.tensor.folding import Folded, fold
 from datahub.tensor.framed import decode_framed, outputs, sizes_of
 from datahub.tensor.transforms import BatchTransform, Images
+from datahub.tensor.windows import take_rows
 
 PIECE_BYTES = 256 << 10
 """Encoded bytes that are worth a thread of their own."""
@@ -57,6 +59,8 @@ class Work:
     encoded: list[bytes] = field(default_factory=list)
     """The images' bytes, where a batch shows them."""
     decoded: bool = True
+    resident: Resident | None = None
+    """The pixels of all rows, where they were decoded before."""
 
     def pieces(self, workers: int) -> list[slice]:
         """Parts for threads to take: few where the images are small, for then the interpreter's lock is the limit."""
@@ -92,12 +96,17 @@ class Assembler:
             keep_freed_memory()
         self._batched = isinstance(recipe.transform, BatchTransform)
         self._fold = fold(recipe.transform) if isinstance(recipe.transform, BatchTransform) else None
+        self._resident: Resident | None = None
 
     def uncounted(self) -> Assembler:
         """One that makes the same batches without a trace in the counters."""
         aside = copy(self)
         aside._counters = Counters()
         return aside
+
+    def reside(self, resident: Resident | None) -> None:
+        """Take pixels from ``resident`` from now on; batches that it does not hold whole are streamed all the same."""
+        self._resident = resident
 
     def make(self, step: Step) -> Any:
         """The whole batch, in this thread."""
@@ -107,16 +116,21 @@ class Assembler:
 
     def begin(self, step: Step) -> Work:
         rows = self._locate[step.index]
+        resident = self._resident if self._resident is not None and self._resident.holds(step.index) else None
         slab, size = None, self._size()
-        if self._images and size is not None:
+        if self._images and size is not None and (resident is None or not self._batched):
             form = torch.channels_last if self._fold and self._recipe.channels_last else torch.contiguous_format
             slab = torch.empty((len(rows), self._channels, *size), dtype=torch.uint8, memory_format=form)
         encoded = [b""] * len(rows) if self._encoded else []
-        return Work(step, rows, slab, [None] * len(rows), encoded=encoded, decoded=self._images)
+        each = [None] * len(rows)
+        return Work(step, rows, slab, each, encoded=encoded, decoded=self._images, resident=resident)
 
     def piece(self, work: Work, rows: slice) -> None:
         """Read, decode and (a callable) transform some rows. Raises `DamagedSample` or `StoreDamaged`."""
         if not (self._images or self._encoded):
+            return
+        if work.resident is not None:
+            self._take(work, rows, work.resident)
             return
         where = work.rows[rows]
         with self._counters.timing("read"):
@@ -126,6 +140,16 @@ class Assembler:
             work.encoded[rows] = [data if isinstance(data, bytes) else bytes(data) for data in encoded]
         if self._images:
             self._made(work, rows, encoded)
+
+    def _take(self, work: Work, rows: slice, resident: Resident) -> None:
+        """Pixels that were decoded before, and what a callable makes of them."""
+        if work.slab is None:
+            return  # a batched transform takes them itself
+        with self._counters.timing("assemble"):
+            take_rows(resident.pixels, work.step.index[rows], work.slab[rows].numpy())
+        if self._recipe.transform is not None:
+            with self._counters.timing("transform"):
+                self._call_each(work, rows)
 
     def _made(self, work: Work, rows: slice, encoded: Sequence[bytes | memoryview]) -> None:
         """The images of some rows: decoded, and what a callable makes of them."""
@@ -147,7 +171,7 @@ class Assembler:
             transform = recipe.transform if self._fold is None else self._fold
             if isinstance(transform, BatchTransform):
                 with self._counters.timing("transform"):
-                    images = transform(images, recipe.dtype, self._draws(step))
+                    images = self._transformed(transform, work, images)
         with self._counters.timing("assemble"):
             images = _laid_out(images, recipe.channels_last)
             batch: Any = self._columns.of(step, work.rows, images, work.encoded)
@@ -160,6 +184,13 @@ class Assembler:
         self._counters.add("samples", int(step.valid.sum()))
         return batch
 
+    def _transformed(self, transform: BatchTransform, work: Work, images: Any) -> Any:
+        step, dtype = work.step, self._recipe.dtype
+        draws = Draws(self._seed, step.epoch, step.places)
+        if work.resident is not None:
+            return transform.of_rows(work.resident.pixels, step.index, dtype, draws)
+        return transform(images, dtype, draws)
+
     def _called(self, batch: Any) -> Any:
         """What the caller's own functions make of the batch."""
         if self._recipe.collate is not None:
@@ -171,9 +202,6 @@ class Assembler:
         if self._fold is not None:
             return self._fold.output
         return (self._shape[0], self._shape[1]) if self._shape else None
-
-    def _draws(self, step: Step) -> Draws:
-        return Draws(self._seed, step.epoch, step.places)
 
     def _gathered(self, work: Work) -> Any:
         """Images as one tensor or a list. Which it is does not hang on what else is in the batch by chance."""

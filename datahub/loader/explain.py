@@ -6,11 +6,14 @@ from datahub.core.sizes import format_bytes
 from datahub.loader.bottleneck import Bottleneck
 from datahub.loader.counters import STAGES
 from datahub.loader.listening import Stats
+from datahub.loader.residency import Residence
 from datahub.loader.schedule import Schedule
 from datahub.store.dataset import Split
 
 
-def explanation(split: Split, schedule: Schedule, workers: int, prefetch: int, stats: Stats) -> str:
+def explanation(
+    split: Split, schedule: Schedule, residence: Residence, workers: int, prefetch: int, stats: Stats
+) -> str:
     """What is read, in which order, by whom, and where the time went so far."""
     plan = schedule.plan
     topology, options = plan.topology, plan.options
@@ -22,6 +25,7 @@ def explanation(split: Split, schedule: Schedule, workers: int, prefetch: int, s
         f"batch: {plan.batch} over {topology.world_size} ranks, {len(schedule)} steps an epoch; "
         + ("the tail is dropped" if plan.drop_last else "every sample once"),
         f"this is rank {topology.rank}, {workers} worker threads, {prefetch} batches ahead",
+        f"pixels: {residence}",
     ]
     if stats["batches"]:
         lines.append(

@@ -23,6 +23,7 @@ from datahub.loader.iteration import Iteration
 from datahub.loader.listening import Listening, Stats, stats
 from datahub.loader.members import open_members
 from datahub.loader.quarantine import Quarantine
+from datahub.loader.resident import Residency, shows_pixels_only
 from datahub.loader.schedule import Plan, Schedule
 from datahub.loader.topology import Topology, resolve_topology
 from datahub.loader.workers import default_workers
@@ -60,6 +61,10 @@ class StreamingLoader:
     ``on_error="quarantine"`` goes on past samples that cannot be read or decoded: such a row is black and not
     ``valid``, every other is as it would be, and `datahub.loader.quarantine` says what is recorded where.
 
+    ``residency="auto"`` decodes small sets of one shape once, into files under the home that later loops and processes
+    map; ``"host"`` does so whatever the size, ``"device"`` keeps the pixels in memory whole, ``"stream"`` decodes each
+    batch. All give the same batches, and `explain` says what was chosen and why.
+
     Raises `NotInStore`, `UnknownSplit`, `BadArgument`, `NotYetSupported`; loops raise `DamagedSample`, `StoreDamaged`,
     `WorkerDied`, and what the callables raise.
     """
@@ -92,7 +97,7 @@ class StreamingLoader:
         cache_dir: None = None,
         cache_limit: None = None,
         download: bool = False,
-        residency: Literal["auto", "stream"] = "auto",
+        residency: Literal["auto", "stream", "host", "device"] = "auto",
         order: OrderOptions | None = None,
         on_error: Literal["raise", "quarantine"] = "raise",
         topology: Topology | None = None,
@@ -101,7 +106,6 @@ class StreamingLoader:
     ) -> None:
         arguments.refuse_later(device=str(device), workers=workers)
         arguments.refuse_later(source=source, cache_dir=cache_dir, cache_limit=cache_limit)
-        arguments.refuse_later(residency=residency)
         arguments.batch_sizes(batch_size, global_batch_size)
         arguments.callables(batch_transform=batch_transform, collate=collate)
         self._batch_size, self._global_batch_size = batch_size, global_batch_size
@@ -137,6 +141,15 @@ class StreamingLoader:
             seed=self._seed,
             quarantine=Quarantine.of(self.split, settings.home) if set_aside else None,
         )
+        self._residency = Residency(
+            residency,
+            self.split,
+            self._source,
+            settings,
+            images=shows_pixels_only(self.recipe.fields),
+            workers=self._workers,
+            timeout=self._timeout,
+        )
         self._epoch, self._position, self._begun = 0, 0, False
         self._loop: weakref.ref[Iteration] | None = None
         self._listening: Listening | None = None
@@ -163,6 +176,7 @@ class StreamingLoader:
             self._move(self._epoch + 1, 0)
         self._begun = True
         batch = self._schedule.plan.batch
+        self._assembler.reside(self._residency.open())
         loop = Iteration(
             self._schedule,
             self._assembler,
@@ -292,7 +306,8 @@ class StreamingLoader:
 
     def explain(self) -> str:
         """A few lines for people: what is read, in which order, by how many threads, and what takes the time."""
-        return explanation(self.split, self._schedule, self._workers, self._prefetch, self.stats())
+        chosen = self._residency.chosen
+        return explanation(self.split, self._schedule, chosen, self._workers, self._prefetch, self.stats())
 
     # -- ending ---------------------------------------------------------------------------------------------------
 

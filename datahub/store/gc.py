@@ -17,7 +17,8 @@ from datahub.core import atomic
 from datahub.core.errors import LockTimeout, NotReadable, from_oserror
 from datahub.core.locks import FileLock
 from datahub.core.settings import Settings
-from datahub.store.paths import BUILDING, pack_lock, pack_locks
+from datahub.store.find import list_local
+from datahub.store.paths import BUILDING, DERIVED, RESIDENT, pack_lock, pack_locks
 from datahub.store.remove import files_under, size_of
 
 DAY = 86_400.0
@@ -25,7 +26,7 @@ TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")
 """The names `datahub.core.atomic.writing` gives."""
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
-Kind = Literal["trash", "building", "temporary", "partial download", "receipt"]
+Kind = Literal["trash", "building", "temporary", "partial download", "receipt", "resident"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ def leftovers(settings: Settings, *, older_than: float = DAY) -> list[Leftover]:
         *_temporaries(settings, before),
         *_partials(settings, before),
         *_receipts(settings),
+        *_residents(settings, before),
     ]
     return sorted(found, key=lambda each: (each.kind, each.path))
 
@@ -63,7 +65,7 @@ def _remove(leftover: Leftover, settings: Settings) -> bool:
                 atomic.discard(path, settings.trash)
         except LockTimeout:
             return False
-    elif leftover.kind == "trash":
+    elif leftover.kind in ("trash", "resident"):
         atomic.discard(path, settings.trash)
     else:
         try:
@@ -85,7 +87,7 @@ def _building(settings: Settings, before: float) -> Iterator[Leftover]:
 
 def _temporaries(settings: Settings, before: float) -> Iterator[Leftover]:
     """Files of writes that never ended, wherever datahub writes but in `.building` and the trash."""
-    for folder in (settings.downloads, settings.receipts, settings.datasets):
+    for folder in (settings.downloads, settings.receipts, settings.datasets, settings.home / DERIVED):
         for path in files_under(folder):
             inside = path.relative_to(folder).parts
             if TEMPORARY.fullmatch(path.name) and inside[0] != BUILDING and _mtime(path) < before:
@@ -108,6 +110,19 @@ def _receipts(settings: Settings) -> Iterator[Leftover]:
             with suppress(OSError, msgspec.DecodeError):
                 if not Path(msgspec.json.decode(path.read_bytes(), type=Receipt).path).exists():
                     yield Leftover(path, "receipt", size_of(path))
+
+
+def _residents(settings: Settings, before: float) -> Iterator[Leftover]:
+    """Decoded pixels of splits that no store holds any more: the next loader over such a split decodes it anew."""
+    found = [each for each in _entries(settings.home / DERIVED) if DIGEST.fullmatch(each.name)]
+    if not found:
+        return
+    local = (split.fingerprint for each in list_local(settings) for split in each.record.splits.values())
+    held = {fingerprint.removeprefix("sha256:") for fingerprint in local}
+    for folder in found:
+        path = folder / RESIDENT
+        if folder.name not in held and path.is_dir() and _last_write(path) < before:
+            yield Leftover(path, "resident", size_of(path))
 
 
 def _entries(folder: Path) -> list[Path]:

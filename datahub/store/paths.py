@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 BUILDING = ".building"
+DERIVED = "derived"
+RESIDENT = "resident"
+"""Decoded pixels, in the folder that a split's fingerprint names."""
 
 
 def variant_dir(datasets: Path, name: str, version: str, variant: str) -> Path:
@@ -33,7 +36,7 @@ def pack_locks(locks: Path, plan_digest: str) -> list[Path]:
 
 def derived_dir(home: Path, fingerprint: str) -> Path:
     """What this machine makes of a split on demand and may lose."""
-    return home / "derived" / fingerprint.removeprefix("sha256:")
+    return home / DERIVED / fingerprint.removeprefix("sha256:")
 
 
 def shard_name(dataset: str, split: str, number: int) -> str:

@@ -19,7 +19,6 @@ from datahub.pack import fetch as fetching
         {"source": "http://cache"},
         {"cache_dir": "/tmp"},
         {"cache_limit": "1GB"},
-        {"residency": "gpu"},
     ],
     ids=str,
 )
@@ -38,6 +37,7 @@ def test_what_has_not_landed_is_refused(make, argument):
         {"batch_size": True},
         {"seed": "x"},
         {"prefetch": 0},
+        {"residency": "gpu"},
         {"num_workers": -1},
         {"timeout": 0},
         {"order": "all"},

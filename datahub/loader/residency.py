@@ -1,0 +1,116 @@
+"""Where a loader's pixels live: streamed from shards, decoded once on the host, or whole on the device.
+
+The decision is a pure function of `Facts`; `datahub.loader.residency_files` makes and opens what it asks for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from datahub.core.errors import BadArgument, DiskFull
+from datahub.core.sizes import format_bytes
+
+Kind = Literal["stream", "host", "device"]
+CHOICES = ("auto", "stream", "host", "device")
+
+SMALLEST = 1 << 20
+"""Decoded bytes below which decoding every epoch anew costs less than it is worth to keep."""
+SHARE = 4
+"""``auto`` takes at most one part in so many of the memory that is free."""
+PATIENCE = 5.0
+"""Seconds that ``auto`` may spend on decoding before a loader's first batch."""
+PER_SAMPLE, PER_BYTE = 15e-6, 8e-9
+"""Seconds of one thread: of reading and decoding a sample at all, and of each byte it decodes to."""
+NO_SHAPE = "the images have no one shape"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the decision rests on."""
+
+    samples: int
+    shape: tuple[int, int, int] | None
+    """(C, H, W) of every image; None where they differ, or where no image is asked for."""
+    images: bool
+    """Whether batches hold images, and nothing that the shards must be read for all the same."""
+    present: bool
+    """The decoded file is on this disk already."""
+    memory: int | None
+    """Bytes free; None where the system does not say."""
+    disk: int | None
+    """Bytes free where derived files go; None where that cannot be told."""
+    path: str
+    """The decoded file."""
+    workers: int = 1
+
+    @property
+    def decoded(self) -> int:
+        channels, height, width = self.shape or (0, 0, 0)
+        return self.samples * channels * height * width
+
+    @property
+    def lacks_disk(self) -> bool:
+        return not self.present and self.disk is not None and self.decoded > self.disk
+
+
+@dataclass(frozen=True, slots=True)
+class Residence:
+    """What was chosen, and why, in words for people."""
+
+    kind: Kind
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.reason}"
+
+
+def decide(wanted: str, facts: Facts) -> Residence:
+    """What ``residency=wanted`` means here. Raises `BadArgument`, or `DiskFull`, where ``wanted`` cannot be had."""
+    if wanted not in CHOICES:
+        raise BadArgument("residency", wanted, "is no residency", f"use {', '.join(CHOICES)}")
+    if wanted == "stream":
+        return Residence("stream", "asked for")
+    if not facts.samples:
+        return Residence("stream", "the split is empty")
+    if not facts.images:
+        return Residence("stream", "batches hold no image, or its encoded bytes too")
+    if wanted == "auto":
+        reason = _obstacle(facts) or _reluctance(facts)
+        return Residence("stream", reason) if reason else _host(facts)
+    if facts.shape is None:
+        raise BadArgument("residency", wanted, NO_SHAPE, 'use "stream" or "auto"')
+    if facts.lacks_disk:
+        raise DiskFull(facts.path, facts.decoded, facts.disk)
+    if facts.memory is not None and facts.decoded > facts.memory:
+        reason = f"{_size(facts)}, and {format_bytes(facts.memory)} of memory are free"
+        raise BadArgument("residency", wanted, reason, 'use "stream" or "auto"')
+    return Residence("device", f"{_size(facts)} in memory whole") if wanted == "device" else _host(facts)
+
+
+def _obstacle(facts: Facts) -> str | None:
+    """Why the pixels cannot be kept."""
+    if facts.shape is None:
+        return NO_SHAPE
+    return f"{_size(facts)}, and {format_bytes(facts.disk or 0)} of disk are free" if facts.lacks_disk else None
+
+
+def _reluctance(facts: Facts) -> str | None:
+    """Why it is better not to, where nobody asked for it."""
+    if facts.decoded < SMALLEST:
+        return f"{_size(facts)}: too little to be worth keeping"
+    if facts.memory is not None and facts.decoded > facts.memory // SHARE:
+        return f"{_size(facts)}, more than a quarter of the {format_bytes(facts.memory)} of memory that are free"
+    seconds = (facts.samples * PER_SAMPLE + facts.decoded * PER_BYTE) / max(1, facts.workers)
+    if not facts.present and seconds > PATIENCE:
+        return f'{_size(facts)}: the first batch would wait some {seconds:.0f} s; residency="host" does'
+    return None
+
+
+def _host(facts: Facts) -> Residence:
+    known = "decoded before" if facts.present else "decoded once"
+    return Residence("host", f"{_size(facts)}, {known}; a batch is one gather")
+
+
+def _size(facts: Facts) -> str:
+    return f"{format_bytes(facts.decoded)} of pixels"
