@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from datahub.loader.ahead import Ahead
 from datahub.loader.topology import Topology
 from datahub.order.formula import OrderOptions, cut_blocks, share_of
 from datahub.order.population import Blocks, Keyed, Line, Population
@@ -56,6 +57,8 @@ class Schedule:
         self.size = self._population.size(plan.batch, plan.options.lanes)
         """Samples of an epoch."""
         self._latest: tuple[int, Line] | None = None
+        first, last = share_of(plan.batch, plan.topology.rank, plan.topology.world_size)
+        self._ahead = Ahead(plan.batch, plan.options.lanes, first, last)
 
     def __len__(self) -> int:
         """Batches of a whole epoch, the same on every rank."""
@@ -78,6 +81,10 @@ class Schedule:
         """The batch at ``position``, which must not be past the epoch's last."""
         order, batch, topology = self._order(epoch), self.plan.batch, self.plan.topology
         first, last = share_of(batch, topology.rank, topology.world_size)
+        index = self._ahead.rows(order, self.size, position)
+        if index is not None and (not self.plan.static_shapes or len(index) * topology.world_size >= batch):
+            places = position + np.arange(first, last)
+            return Step(epoch, position, position + batch, index, np.ones(len(index), np.bool_), places, batch)
         line, valid = order.slots(batch, position, first, last)
         rows = np.arange(len(line))
         if self.plan.static_shapes:
