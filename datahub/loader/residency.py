@@ -31,9 +31,9 @@ class Facts:
 
     samples: int
     shape: tuple[int, int, int] | None
-    """(C, H, W) of every image; None where they differ, or where no image is asked for."""
-    images: bool
-    """Whether batches hold images, and nothing that the shards must be read for all the same."""
+    """(C, H, W) of every image; None where they differ."""
+    obstacle: str | None
+    """What about the batches speaks for streaming them; None for nothing."""
     present: bool
     """The decoded file is on this disk already."""
     memory: int | None
@@ -73,8 +73,8 @@ def decide(wanted: str, facts: Facts) -> Residence:
         return Residence("stream", "asked for")
     if not facts.samples:
         return Residence("stream", "the split is empty")
-    if not facts.images:
-        return Residence("stream", "batches hold no image, or its encoded bytes too")
+    if facts.obstacle is not None:
+        return Residence("stream", facts.obstacle)
     if wanted == "auto":
         reason = _obstacle(facts) or _reluctance(facts)
         return Residence("stream", reason) if reason else _host(facts)

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 
 import numpy as np
 
 from datahub.core.errors import DatahubError, DiskError, LockTimeout, StoreDamaged
 from datahub.core.settings import Settings
+from datahub.loader.assemble import Recipe
 from datahub.loader.memory import available_memory
 from datahub.loader.residency import Facts, Residence, decide
 from datahub.loader.residency_files import Resident, array_path, open_resident, present
 from datahub.store.dataset import Split
+from datahub.store.joined import JoinedSplit
 from datahub.stream.source import ShardSource
+from datahub.tensor.batched import BatchTransform
+from datahub.tensor.folding import fold
 
 
-def shows_pixels_only(fields: Sequence[str] | None) -> bool:
-    """Whether batches of ``fields`` hold images, and nothing that the shards must be read for all the same."""
-    return fields is None or ("image" in fields and "encoded" not in fields)
+def obstacle(split: Split, recipe: Recipe) -> str | None:
+    """What about the batches themselves speaks for streaming them; None where whole decoded images are all they take."""
+    if recipe.fields is not None and "image" not in recipe.fields:
+        return "batches hold no image"
+    if recipe.fields is not None and "encoded" in recipe.fields:
+        return "batches hold the encoded bytes, too"
+    if isinstance(recipe.transform, BatchTransform) and fold(recipe.transform) is not None:
+        return "the transform crops or scales before anything is decoded"
+    return "several splits are mixed" if isinstance(split, JoinedSplit) else None
 
 
 class Residency:
     """Decides when it is made, raising what `decide` raises; opens when first needed, and decodes nothing before that.
 
-    ``images``: whether batches show pixels that need no reading. ``timeout``: seconds to wait for another process
-    that decodes.
+    ``timeout``: seconds to wait for another process that decodes.
     """
 
     def __init__(
@@ -34,13 +42,14 @@ class Residency:
         split: Split,
         source: ShardSource,
         settings: Settings,
+        recipe: Recipe,
         *,
-        images: bool,
         workers: int,
         timeout: float,
     ) -> None:
         self._wanted, self._split, self._source, self._settings = wanted, split, source, settings
-        self._images, self._workers, self._timeout = images, max(1, workers), timeout
+        self._workers, self._timeout = max(1, workers), timeout
+        self._obstacle = obstacle(split, recipe)
         self._fallen: Residence | None = None
         self._opened: Resident | None = None
         self._decided = decide(wanted, self._facts())
@@ -74,12 +83,13 @@ class Residency:
 
     @property
     def _shape(self) -> tuple[int, int, int] | None:
-        shape = self._split.dataset.record.fields["image"].shape if self._images else None
+        shape = self._split.dataset.record.fields["image"].shape
         return (shape[2], shape[0], shape[1]) if shape else None
 
     def _facts(self) -> Facts:
         path = array_path(self._settings, self._split)
-        there = self._shape is not None and present(self._settings, self._split, self._shape)
+        plain = self._obstacle is None and self._shape is not None
+        there = plain and self._shape is not None and present(self._settings, self._split, self._shape)
         existing = next(each for each in path.parents if each.exists())
         try:
             disk: int | None = shutil.disk_usage(existing).free
@@ -88,7 +98,7 @@ class Residency:
         return Facts(
             samples=len(self._split),
             shape=self._shape,
-            images=self._images,
+            obstacle=self._obstacle,
             present=there,
             memory=available_memory(),
             disk=disk,

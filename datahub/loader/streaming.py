@@ -23,7 +23,7 @@ from datahub.loader.iteration import Iteration
 from datahub.loader.listening import Listening, Stats, stats
 from datahub.loader.members import open_members
 from datahub.loader.quarantine import Quarantine
-from datahub.loader.resident import Residency, shows_pixels_only
+from datahub.loader.resident import Residency
 from datahub.loader.schedule import Plan, Schedule
 from datahub.loader.topology import Topology, resolve_topology
 from datahub.loader.workers import default_workers
@@ -146,7 +146,7 @@ class StreamingLoader:
             self.split,
             self._source,
             settings,
-            images=shows_pixels_only(self.recipe.fields),
+            self.recipe,
             workers=self._workers,
             timeout=self._timeout,
         )

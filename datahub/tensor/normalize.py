@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from datahub.core.errors import BadArgument
 from datahub.tensor.batched import DTYPES, BatchTransform, Images
 from datahub.tensor.draws import Draws
+from datahub.tensor.lookup import Table
 
 _BITS = {2: (torch.int16, np.uint16), 4: (torch.int32, np.float32), 8: (torch.int64, np.float64)}
 """Bytes an element -> torch's integer of that size, and the numpy type whose tables OpenCV looks up."""
@@ -31,7 +30,7 @@ class Normalize(BatchTransform):
             raise BadArgument("mean", mean, f"has {len(self.mean)} values, std has {len(self.std)}")
         if not all(value > 0 for value in self.std):
             raise BadArgument("std", std, "must be positive")
-        self._tables: dict[torch.dtype, list[NDArray[Any]]] = {}
+        self._tables: dict[torch.dtype, list[Table]] = {}
 
     def __repr__(self) -> str:
         return f"Normalize(mean={list(self.mean)}, std={list(self.std)})"
@@ -57,23 +56,23 @@ class Normalize(BatchTransform):
             raise BadArgument("mean", list(self.mean), f"has {len(self.mean)} values, the images {channels} channels")
         tables = self._lookup(dtype)
         out = torch.empty(images.shape, dtype=dtype)
-        bits = out.view(_BITS[dtype.itemsize][0]).numpy().view(tables[0].dtype)
+        bits = out.view(_BITS[dtype.itemsize][0]).numpy().view(tables[0].entries.dtype)
         pixels = images.contiguous().numpy()
         if len(tables) == 1:
-            cv2.LUT(pixels.reshape(batch, -1), tables[0], bits.reshape(batch, -1))
+            tables[0](pixels, bits)
             return out
         for channel, table in enumerate(tables):
             flat = (batch, height * width)
-            cv2.LUT(pixels[:, channel].reshape(flat), table, bits[:, channel].reshape(flat))
+            cv2.LUT(pixels[:, channel].reshape(flat), table.entries, bits[:, channel].reshape(flat))
         return out
 
-    def _lookup(self, dtype: torch.dtype) -> list[NDArray[Any]]:
+    def _lookup(self, dtype: torch.dtype) -> list[Table]:
         if dtype not in DTYPES:
             raise BadArgument("dtype", str(dtype), f"use one of {', '.join(map(str, DTYPES))}")
         if dtype not in self._tables:
             integer, kind = _BITS[dtype.itemsize]
             bits = self.table(dtype).view(integer).numpy()
-            self._tables[dtype] = [np.ascontiguousarray(row).view(kind).reshape(256, 1) for row in bits]
+            self._tables[dtype] = [Table(np.ascontiguousarray(row).view(kind)) for row in bits]
         return self._tables[dtype]
 
 

@@ -30,7 +30,7 @@ from tests.loader.conftest import check, image, same, seen
 from tests.store.builder import tiny_variant
 
 FACTS = Facts(
-    samples=60_000, shape=(1, 28, 28), images=True, present=False, memory=8 << 30, disk=50 << 30, path="x", workers=2
+    samples=60_000, shape=(1, 28, 28), obstacle=None, present=False, memory=8 << 30, disk=50 << 30, path="x", workers=2
 )
 
 
@@ -59,8 +59,8 @@ def damage(loader: StreamingLoader, row: int) -> None:
         ("auto", {"present": True}, "host", "decoded before"),
         ("stream", {}, "stream", "asked for"),
         ("auto", {"shape": None}, "stream", "no one shape"),
-        ("auto", {"images": False}, "stream", "hold no image"),
-        ("host", {"images": False}, "stream", "hold no image"),
+        ("auto", {"obstacle": "batches hold no image"}, "stream", "hold no image"),
+        ("host", {"obstacle": "batches hold no image"}, "stream", "hold no image"),
         ("host", {"samples": 0}, "stream", "empty"),
         ("auto", {"samples": 50}, "stream", "too little"),
         ("auto", {"memory": 100 << 20}, "stream", "more than a quarter of the 104.9 MB of memory"),
@@ -97,7 +97,7 @@ def test_what_cannot_be_had_is_refused(wanted, facts, error, reason):
         Facts,
         samples=st.integers(0, 10**9),
         shape=st.none() | st.tuples(st.integers(1, 4), st.integers(1, 4096), st.integers(1, 4096)),
-        images=st.booleans(),
+        obstacle=st.none() | st.just("why"),
         present=st.booleans(),
         memory=st.none() | st.integers(0, 1 << 50),
         disk=st.none() | st.integers(0, 1 << 50),
@@ -205,9 +205,31 @@ def test_at_decodes_nothing(make, home):
 
 def test_encoded_bytes_are_read_all_the_same(make, home):
     loader = make(residency="host", fields=("image", "encoded"))
-    assert "its encoded bytes too" in loader.explain()
+    assert "the encoded bytes, too" in loader.explain()
     images, encoded = next(iter(loader))
     assert len(images) == len(encoded) == 8 and encoded[0][:4] == b"\x89PNG" and not files(home.home)
+
+
+def test_framings_and_mixtures_are_streamed_and_say_so(make, home):
+    crop = datahub.transforms.RandomResizedCrop(6)
+    a, b = (make(residency=kind, transform=crop, shuffle=True) for kind in ("host", "stream"))
+    assert all(same(x, y) for x, y in zip(a, b, strict=True)) and "crops or scales before" in a.explain()
+    tiny_variant(home.home, "other", splits={"train": 30})
+    mixed = make(ref=datahub.mix({"tiny": 0.5, "other": 0.5}), residency="host", shuffle=True)
+    assert len(list(mixed)) == len(mixed) and "several splits are mixed" in mixed.explain()
+    assert not files(home.home)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"where": "weight >= 60"}, {"part": (0.0, 0.5)}, {"max_samples": 11}, {"ref": "balanced"}], ids=str
+)
+def test_selections_are_the_same(make, arguments):
+    if arguments.get("ref"):
+        arguments = {"ref": datahub.balanced("tiny")}
+    streamed, held = (make(residency=kind, shuffle=True, **arguments) for kind in ("stream", "host"))
+    for _ in range(2):
+        assert all(same(a, b) for a, b in zip(streamed, held, strict=True))
+    assert held.stats()["bytes"] == 0
 
 
 def test_images_of_no_fixed_shape_are_refused(home):

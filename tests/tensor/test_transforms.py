@@ -5,6 +5,7 @@ import torch
 from torchvision.transforms import v2
 
 from datahub.core.errors import BadArgument
+from datahub.tensor import lookup
 from datahub.tensor.presets import Moments, preset
 from datahub.tensor.transforms import Normalize, Scale
 
@@ -31,6 +32,18 @@ def test_equals_torchvision_bit_for_bit(mean, std):
 def test_other_dtypes_are_that_rounded(dtype):
     found = Normalize(MEAN, STD)(images(3), dtype)
     assert found.dtype == dtype and torch.equal(found, torchvision(images(3), MEAN, STD).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("pairs", [True, False])
+def test_two_at_a_time_are_the_same(monkeypatch, dtype, pairs):
+    every_pair = torch.arange(65536).view(1, 1, 256, 256)
+    batch = torch.cat([every_pair % 256, every_pair // 256], dim=3).to(torch.uint8)
+    batch = torch.stack([batch, batch.flip(3)]).view(2, 1, 256, 512)
+    pixels = torch.stack([every_pair % 256, every_pair // 256], dim=-1).to(torch.uint8).view(1, 1, 256, 512)
+    monkeypatch.setattr(lookup, "takes_pairs", lambda: pairs)
+    for each in (batch, pixels, pixels[..., :-1]):
+        assert torch.equal(Normalize([0.1307], [0.3081])(each, dtype), torchvision(each, [0.1307], [0.3081]).to(dtype))
 
 
 def test_one_value_stands_for_every_channel():
