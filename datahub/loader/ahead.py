@@ -21,7 +21,7 @@ class _Block(NamedTuple):
 
 
 class Ahead:
-    """Slots ``first .. last`` of global batches of ``batch``, as long as every one of ``lanes`` fills its share of them.
+    """Slots ``first .. last`` of global batches of ``batch``, as long as each of ``lanes`` fills its share of them.
 
     Answers are those of `Line.slots` and `Line.rows`. Threads may ask at once.
     """

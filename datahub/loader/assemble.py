@@ -107,6 +107,8 @@ class Assembler:
     def reside(self, resident: Resident | None) -> None:
         """Take pixels from ``resident`` from now on; batches that it does not hold whole are streamed all the same."""
         self._resident = resident
+        if resident is not None:
+            keep_freed_memory()
 
     def make(self, step: Step) -> Any:
         """The whole batch, in this thread."""
@@ -168,10 +170,9 @@ class Assembler:
         images: Any = None
         if self._images:
             images = self._gathered(work)
-            transform = recipe.transform if self._fold is None else self._fold
-            if isinstance(transform, BatchTransform):
+            if isinstance(recipe.transform, BatchTransform):
                 with self._counters.timing("transform"):
-                    images = self._transformed(transform, work, images)
+                    images = self._transformed(recipe.transform, work, images)
         with self._counters.timing("assemble"):
             images = _laid_out(images, recipe.channels_last)
             batch: Any = self._columns.of(step, work.rows, images, work.encoded)
@@ -186,10 +187,13 @@ class Assembler:
 
     def _transformed(self, transform: BatchTransform, work: Work, images: Any) -> Any:
         step, dtype = work.step, self._recipe.dtype
-        draws = Draws(self._seed, step.epoch, step.places)
-        if work.resident is not None:
+        draws = self._draws(step)
+        if work.resident is not None:  # whole images: nothing of the transform was done while decoding
             return transform.of_rows(work.resident.pixels, step.index, dtype, draws)
-        return transform(images, dtype, draws)
+        return (transform if self._fold is None else self._fold)(images, dtype, draws)
+
+    def _draws(self, step: Step) -> Draws:
+        return Draws(self._seed, step.epoch, step.places)
 
     def _called(self, batch: Any) -> Any:
         """What the caller's own functions make of the batch."""
