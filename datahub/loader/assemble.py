@@ -87,7 +87,7 @@ class Assembler:
         self._split, self._source, self._recipe, self._counters = split, source, recipe, counters
         self._seed, self._quarantine = seed, quarantine
         self._columns = Columns(split, recipe.fields)
-        self._locate = split.locate
+        self._locate: Any = split.locate
         self._shape = split.dataset.record.fields["image"].shape
         self._channels = self._shape[2] if self._shape else 3
         self._images = recipe.fields is None or "image" in recipe.fields
@@ -202,9 +202,9 @@ class Assembler:
         return batch if self._recipe.batch_transform is None else self._recipe.batch_transform(batch)
 
     def _rows_of(self, index: NDArray[np.int64]) -> NDArray[Any]:
-        if isinstance(self._locate, np.ndarray):
-            return self._locate.take(index)  # fancy indexing of records costs ten times that
-        return self._locate[index]
+        # Fancy indexing of records costs ten times what `take` does; a mixture's rows are put together by indexing.
+        rows: NDArray[Any] = self._locate.take(index) if isinstance(self._locate, np.ndarray) else self._locate[index]
+        return rows
 
     def _size(self) -> tuple[int, int] | None:
         """Height and width that every image of a batch has; None where they differ."""

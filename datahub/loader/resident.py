@@ -20,7 +20,7 @@ from datahub.tensor.folding import fold
 
 
 def obstacle(split: Split, recipe: Recipe) -> str | None:
-    """What about the batches themselves speaks for streaming them; None where whole decoded images are all they take."""
+    """What about the batches themselves speaks for streaming them; None where they take whole decoded images alone."""
     if recipe.fields is not None and "image" not in recipe.fields:
         return "batches hold no image"
     if recipe.fields is not None and "encoded" in recipe.fields:
