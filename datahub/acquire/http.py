@@ -20,9 +20,21 @@ TIMEOUT = urllib3.Timeout(connect=15, read=60)
 
 
 class HttpOrigin:
-    """One URL. ``user:password@`` in it becomes a header that goes to its own host only."""
+    """One URL. ``user:password@`` in it becomes a header that goes to its own host only.
 
-    def __init__(self, url: str, connections: int = 8, *, timeout: urllib3.Timeout = TIMEOUT) -> None:
+    ``pool``: connections that several of them share. ``at_once``: bytes are handed on as they come, so that who reads
+    them can keep a deadline, not gathered into large pieces.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        connections: int = 8,
+        *,
+        timeout: urllib3.Timeout = TIMEOUT,
+        pool: urllib3.PoolManager | None = None,
+        at_once: bool = False,
+    ) -> None:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
         self.url = urlunsplit(parts._replace(netloc=host))
@@ -31,14 +43,15 @@ class HttpOrigin:
         if parts.username:
             basic = f"{parts.username}:{parts.password or ''}"
             self._secret = dict(urllib3.make_headers(basic_auth=basic))
-        self._pool = _pool(parts.scheme, parts.hostname or "", connections, timeout)
+        self._pool = pool or pool_for(parts.scheme, parts.hostname or "", connections, timeout)
+        self._timeout, self._at_once = timeout, at_once
         self._final: str | None = None
 
-    def open(self, start: int, end: int, tag: str | None) -> Stream:
+    def open(self, start: int, end: int, tag: str | None, *, timeout: urllib3.Timeout | None = None) -> Stream:
         headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity", "User-Agent": "datahub"}
         if tag:
             headers["If-Range"] = tag
-        response = self._follow(headers)
+        response = self._follow(headers, timeout or self._timeout)
         total, first = _extent(response)
         if response.status == 206 and first != start:
             response.close()
@@ -58,11 +71,11 @@ class HttpOrigin:
     def close(self) -> None:
         self._pool.clear()
 
-    def _follow(self, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+    def _follow(self, headers: dict[str, str], timeout: urllib3.Timeout) -> urllib3.BaseHTTPResponse:
         """The response at the end of the redirects; the end is remembered, and forgotten when it fails."""
         url = self._final or self.url
         for _ in range(MOST_REDIRECTS):
-            response = self._request(url, headers)
+            response = self._request(url, headers, timeout)
             if response.status in REDIRECTS:
                 url = self._next(url, response)
                 continue
@@ -76,7 +89,7 @@ class HttpOrigin:
             raise HttpError(self.url, response.status, response.reason or "", _retry_after(response))
         raise HttpError(self.url, 310, f"more than {MOST_REDIRECTS} redirects")
 
-    def _request(self, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+    def _request(self, url: str, headers: dict[str, str], timeout: urllib3.Timeout) -> urllib3.BaseHTTPResponse:
         parts = urlsplit(url)
         own = self._secret if (parts.scheme, parts.netloc) == self._home else {}
         try:
@@ -88,6 +101,7 @@ class HttpOrigin:
                 retries=False,
                 preload_content=False,
                 decode_content=False,
+                timeout=timeout,
             )
         except (TransportError, OSError) as error:
             raise ConnectionLost(url, _cause(error)) from error
@@ -102,8 +116,9 @@ class HttpOrigin:
 
     def _chunks(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         whole = False
+        read = response.read1 if self._at_once else response.read
         try:
-            while data := response.read(READ, decode_content=False):
+            while data := read(READ, decode_content=False):
                 yield data
             whole = True
         except (TransportError, OSError) as error:
@@ -113,7 +128,7 @@ class HttpOrigin:
             response.release_conn() if whole else response.close()
 
 
-def _pool(scheme: str, host: str, connections: int, timeout: urllib3.Timeout) -> urllib3.PoolManager:
+def pool_for(scheme: str, host: str, connections: int, timeout: urllib3.Timeout) -> urllib3.PoolManager:
     proxy = None if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(scheme)
     if proxy:
         return urllib3.ProxyManager(proxy, maxsize=connections, timeout=timeout)

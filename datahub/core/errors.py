@@ -15,7 +15,7 @@ again can help (``retryable``), and which exit code the command line gives it.
     │   ├── RecordInvalid, StoreDamaged (ShardCut)
     │   └── DamagedImage, DamagedSample
     ├── OriginError                 4
-    │   ├── HttpError, ConnectionLost, OriginChanged
+    │   ├── HttpError, ConnectionLost, OriginStalled, OriginChanged
     │   ├── MissingAtOrigin, AllMirrorsFailed
     │   └── LockTimeout, ExecutorUnreachable
     ├── DiskError                   5
@@ -253,6 +253,18 @@ class ConnectionLost(OriginError):
     def __init__(self, url: str, cause: str) -> None:
         super().__init__(f"{url}: {cause}")
         self.url, self.cause = url, cause
+
+
+class OriginStalled(OriginError):
+    """An origin that answers too slowly, or not at all, within the time its caller gave it."""
+
+    def __init__(self, url: str, seconds: float, cause: str = "") -> None:
+        why = f" ({cause})" if cause else ""
+        super().__init__(
+            f"{url}: did not give what was asked for within {seconds:.3g} s{why}",
+            "check the origin and the network, or raise timeout=",
+        )
+        self.url, self.seconds, self.cause = url, seconds, cause
 
 
 class OriginChanged(OriginError):

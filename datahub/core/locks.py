@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -21,28 +20,7 @@ from typing import Any
 
 from datahub.core.atomic import make_dir
 from datahub.core.errors import LockTimeout, from_oserror
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""
-
-
-def _machine() -> str:
-    """This boot and process namespace; pids mean the same thing only within one."""
-    with suppress(OSError):
-        return (
-            f"{socket.gethostname()}/{_read('/proc/sys/kernel/random/boot_id')}/{Path('/proc/self/ns/pid').readlink()}"
-        )
-    return f"{socket.gethostname()}//"
-
-
-def _started(pid: int) -> str:
-    """The kernel's start time of ``pid``, so that a reused pid is not taken for the old owner; "" if it is gone."""
-    stat = _read(f"/proc/{pid}/stat")
-    return stat.rpartition(")")[2].split()[19] if stat else ""
+from datahub.core.processes import machine, started
 
 
 class FileLock:
@@ -109,7 +87,7 @@ class FileLock:
 
     def try_acquire(self) -> bool:
         """Take the lock if nobody holds it, without waiting and without a heartbeat."""
-        me = {"token": self._token, "pid": os.getpid(), "started": _started(os.getpid()), "machine": _machine()}
+        me = {"token": self._token, "pid": os.getpid(), "started": started(os.getpid()), "machine": machine()}
         # The content must be there the moment the name is, so the file is written first and linked into place.
         draft = self.path.with_name(f"{self.path.name}.{self._token}")
         try:
@@ -147,8 +125,8 @@ class FileLock:
         return owner if isinstance(owner, dict) else {}
 
     def _stale(self, owner: dict[str, Any]) -> bool:
-        if owner and owner.get("machine") == _machine():
-            return _started(int(owner.get("pid", 0))) != owner.get("started")
+        if owner and owner.get("machine") == machine():
+            return started(int(owner.get("pid", 0))) != owner.get("started")
         age = self._age()
         return age is not None and age > self._stale_after
 

@@ -1,0 +1,51 @@
+"""Which blocks of the cache can go, and in what order. Pure: somebody else unlinks.
+
+Jobs read a dataset once an epoch in an order that changes with each. What was just read is then what is needed last,
+so within a dataset that is in use the most recently read blocks go first, and a cache that holds half of it serves
+half of every epoch (least recently used first would serve 15 %: the chance that a block read at u of one epoch and v
+of the next has u (1 - v) >= 1/2). What a job announced as wanted stays, and so does what was read a moment ago, for
+somebody may be in the middle of it. Datasets nobody reads any more go before all that, oldest first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+IDLE = 600.0
+"""Seconds after which a dataset that nobody read is not in use."""
+HOT = 10.0
+"""Seconds during which a block that was read is likely to be read on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A whole block. ``tag`` says what it belongs to, ``used`` (seconds) when it was last read or filled."""
+
+    key: str
+    bytes: int
+    tag: str
+    used: float
+
+
+def dispensable(entries: Iterable[Entry], wanted: Collection[str], now: float) -> list[Entry]:
+    """Every block that may go, the most dispensable first; never one that is wanted."""
+    free = [entry for entry in entries if entry.key not in wanted]
+    latest: dict[str, float] = {}
+    for entry in free:
+        latest[entry.tag] = max(entry.used, latest.get(entry.tag, entry.used))
+    return sorted(free, key=lambda entry: _rank(entry, latest[entry.tag], now))
+
+
+def _rank(entry: Entry, latest: float, now: float) -> tuple[int, float, str]:
+    if now - latest > IDLE:
+        return 0, entry.used, entry.key
+    if now - entry.used > HOT:
+        return 1, -entry.used, entry.key
+    return 2, entry.used, entry.key
+
+
+def to_free(needed: int, total: int, limit: int) -> int:
+    """Bytes to evict so that ``needed`` more fit: a little more than must be, so that not every fill has to ask."""
+    missing = total + needed - limit
+    return missing + limit // 64 if missing > 0 else 0
