@@ -15,9 +15,6 @@ from datahub.tensor.transforms import DTYPES, BatchTransform
 NOW: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "device": (("cpu",), 'use device="cpu" and move the batch yourself'),
     "workers": (("thread",), 'use workers="thread"'),
-    "source": ((None,), "fetch the dataset to this machine first"),
-    "cache_dir": ((None,), "fetch the dataset to this machine first"),
-    "cache_limit": ((None,), "fetch the dataset to this machine first"),
 }
 """Argument -> the values that this version honours, and what to do instead of another."""
 

@@ -127,6 +127,13 @@ class Assembler:
         each = [None] * len(rows)
         return Work(step, rows, slab, each, encoded=encoded, decoded=self._images, resident=resident)
 
+    def announce(self, step: Step | None) -> bool:
+        """Tell the source what a batch to come will read (`ShardSource.ahead`); None: nothing of that holds."""
+        if not self._images:
+            return False
+        rows = None if step is None else self._locate[step.index]
+        return self._source.ahead(None if rows is None else Spans(rows["shard"], rows["offset"], rows["size"]))
+
     def piece(self, work: Work, rows: slice) -> None:
         """Read, decode and (a callable) transform some rows. Raises `DamagedSample` or `StoreDamaged`."""
         if not (self._images or self._encoded):

@@ -20,7 +20,7 @@ def explanation(
     order = "source order" if not plan.shuffle else f"shuffled by seed {plan.seed}, window {options.window}"
     shown = f", {schedule.size} an epoch" if schedule.size != len(split) else ""
     lines = [
-        f"{split.dataset.ref} {split.name}: {len(split)} samples in {len(split.shards)} local shards{shown}",
+        f"{split.dataset.ref} {split.name}: {len(split)} samples in {len(split.shards)} shards {_place(split)}{shown}",
         f"order: {order}, lanes {options.lanes}, blocks of about {plan.block}",
         f"batch: {plan.batch} over {topology.world_size} ranks, {len(schedule)} steps an epoch; "
         + ("the tail is dropped" if plan.drop_last else "every sample once"),
@@ -37,3 +37,7 @@ def explanation(
         lines.append(f"threads spent: {spent}")
         lines.append(str(Bottleneck(stats["bottleneck"], stats["because"])))
     return "\n".join(lines)
+
+
+def _place(split: Split) -> str:
+    return "on this disk" if split.dataset.elsewhere is None else str(split.dataset.elsewhere)

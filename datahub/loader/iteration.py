@@ -12,6 +12,7 @@ from datahub.core.errors import UsageError, WorkerDied
 from datahub.loader.assemble import Assembler
 from datahub.loader.jobs import Job
 from datahub.loader.pool import Pool
+from datahub.loader.readahead import ReadAhead
 from datahub.loader.schedule import Schedule
 
 IDLE_PATIENCE = 1.0
@@ -44,6 +45,7 @@ class Iteration(Iterator[tuple[Any, int]]):
         self._jobs: deque[tuple[Job, int]] = deque()
         self._pool: Pool | None = None
         self._process = os.getpid()
+        self._ahead = ReadAhead(schedule, assembler.announce, epoch)
         self._ended: str | None = None
         self.running = True
         """False once it is exhausted, closed or retired."""
@@ -75,6 +77,7 @@ class Iteration(Iterator[tuple[Any, int]]):
     def seek(self, position: int) -> None:
         """Go on at ``position`` of the same epoch; what was made ahead is dropped."""
         self._drop()
+        self._ahead.seek()
         self._next = position
 
     def retire(self, reason: str, patience: float = 0.0) -> None:
@@ -86,6 +89,7 @@ class Iteration(Iterator[tuple[Any, int]]):
         """Drop what is in the making and let the threads go, waiting at most ``patience`` seconds for them."""
         self.running = False
         self._drop()
+        self._ahead.end()
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.close(patience)
@@ -99,6 +103,7 @@ class Iteration(Iterator[tuple[Any, int]]):
         after = self._schedule.after(self._next)
         if after is None:
             return None
+        self._ahead.go(self._next)
         batch = self._assembler.make(self._schedule.step(self._epoch, self._next))
         self._next = after + self._between
         return batch, after
@@ -119,6 +124,7 @@ class Iteration(Iterator[tuple[Any, int]]):
         return batch, after
 
     def _fill(self, count: int) -> None:
+        self._ahead.go(self._next)
         while len(self._jobs) < count and (after := self._schedule.after(self._next)) is not None:
             plan: Callable[[], Any] = partial(self._schedule.step, self._epoch, self._next)
             job = Job(self._assembler, plan, self._workers)

@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 
 from datahub.core.errors import BadArgument
 from datahub.core.refs import Ref
-from datahub.core.settings import Settings
-from datahub.loader.opening import open_or_fetch
 from datahub.order.formula import OrderOptions, cut_blocks
 from datahub.order.mixture import RUN, Member, Mixture
 from datahub.order.population import Blocks, Population
 from datahub.order.strata import Strata
 from datahub.registry.nearest import nearest
-from datahub.store.dataset import Split
+from datahub.store.dataset import Dataset, Split
 from datahub.store.joined import JoinedSplit
 from datahub.store.selection import Selection
 from datahub.stream.joined import JoinedShards
@@ -70,12 +68,12 @@ class Opened:
 
 
 def open_members(
-    ref: Any, split: str, selection: Selection, options: OrderOptions, settings: Settings, download: bool
+    ref: Any, split: str, selection: Selection, options: OrderOptions, open_dataset: Callable[[str | Ref], Dataset]
 ) -> Opened:
     """Open what ``ref`` stands for. Raises `NotInStore`, `UnknownSplit`, `BadArgument`."""
 
     def opened(name: str | Ref, own: str | None = None) -> Split:
-        return open_or_fetch(name, settings, download)[own or split]
+        return open_dataset(name)[own or split]
 
     if isinstance(ref, Mix):
         return _mixture(ref, [opened(*member_of(name)) for name, _ in ref.members], selection)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from functools import cached_property, partial
+from os import PathLike
 from typing import Any
 
 from PIL import Image
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 from datahub.core.errors import DamagedSample, NotInStore
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings, resolve
+from datahub.loader.sources import Where
 from datahub.store import dataset as store
 from datahub.tensor.decode import FORMATS, decode_image
 
@@ -23,20 +25,47 @@ def image_channels(dataset: store.Dataset) -> int:
     return shape[2] if shape else 3
 
 
-def open_dataset(ref: str | Ref, settings: Settings | None = None) -> store.Dataset:
+def open_dataset(
+    ref: str | Ref,
+    settings: Settings | None = None,
+    *,
+    source: str | None = None,
+    cache_dir: str | PathLike[str] | None = None,
+    cache_limit: int | str | None = None,
+    timeout: float = 600.0,
+) -> store.Dataset:
     """Open a packed dataset; ``["train"][7]["image"]`` is a uint8 tensor (C, H, W). Raises `NotInStore`.
 
-    Without ``settings`` they are resolved from the environment.
+    ``source``: the URL or folder it stands at, in place of the store; its tables are kept and its shards read through
+    the block cache, see `StreamingLoader`. Without ``settings`` they are resolved from the environment.
     """
-    dataset = store.open_dataset(ref, resolve() if settings is None else settings)
+    settings = resolve() if settings is None else settings
+    where = Where.of(settings, source, cache_dir, cache_limit, timeout)
+    return _opened(ref, settings, where, asked_for=source is not None)
+
+
+def _opened(ref: str | Ref, settings: Settings, where: Where | None, *, asked_for: bool) -> store.Dataset:
+    """From the source that was asked for, or the store; from the settings' source what the store does not have."""
+    wanted = Ref.parse(ref) if isinstance(ref, str) else ref
+    if where is not None and asked_for:
+        dataset = where.open(wanted, settings)
+    else:
+        try:
+            dataset = store.open_dataset(wanted, settings)
+        except NotInStore:
+            if where is None:
+                raise
+            dataset = where.open(wanted, settings)
     dataset.decode = partial(decode_image, channels=image_channels(dataset))
     return dataset
 
 
-def open_or_fetch(ref: str | Ref, settings: Settings, download: bool) -> store.Dataset:
+def open_or_fetch(
+    ref: str | Ref, settings: Settings, download: bool, where: Where | None = None, *, asked_for: bool = False
+) -> store.Dataset:
     """Open ``ref``; with ``download`` fetch it first if it is not in the store."""
     try:
-        return open_dataset(ref, settings)
+        return _opened(ref, settings, where, asked_for=asked_for)
     except NotInStore:
         if not download:
             raise

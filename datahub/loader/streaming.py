@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import torch
 
 from datahub.core.errors import BadArgument, UsageError
+from datahub.core.events import Listener, ignore
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings, resolve
 from datahub.loader import arguments
@@ -22,16 +24,17 @@ from datahub.loader.explain import explanation
 from datahub.loader.iteration import Iteration
 from datahub.loader.listening import Listening, Stats, stats
 from datahub.loader.members import open_members
+from datahub.loader.opening import open_or_fetch
 from datahub.loader.quarantine import Quarantine
 from datahub.loader.resident import Residency
 from datahub.loader.schedule import Plan, Schedule
+from datahub.loader.sources import Where, shard_source
 from datahub.loader.topology import Topology, resolve_topology
 from datahub.loader.workers import default_workers
 from datahub.order.formula import OrderOptions
 from datahub.store.dataset import Split
 from datahub.store.selection import Selection
 from datahub.stream.mix import Mix, Weighted
-from datahub.stream.source import LocalShards
 from datahub.stream.state import OrderParameters, State, restore
 from datahub.tensor.presets import Moments
 from datahub.tensor.transforms import BatchTransform
@@ -53,6 +56,11 @@ class StreamingLoader:
 
     ``where`` ("label in (1, 2) and width >= 256"; classes by name too), ``part`` (a range of key hashes, or several)
     and ``max_samples`` choose samples, in this order. ``ref`` may be a `datahub.mix`, `balanced` or `weighted`.
+
+    ``source`` is the URL (any that fsspec knows) or folder that ``datahub export`` wrote, read in place of the store.
+    Blocks of its shards are verified and kept in ``cache_dir``, at most ``cache_limit`` bytes (``"500GB"``) of them,
+    for all processes of the machine; ``listener`` hears where that cannot be done. An origin that does not answer
+    within ``timeout`` is reported by name.
 
     Each ``for`` runs the current epoch from the current position and leaves the loader at the next epoch; a loop that
     was left early is over, and the next ``for`` begins the epoch after it. Only one loop runs at a time: a newer one
@@ -93,19 +101,19 @@ class StreamingLoader:
         where: str | None = None,
         part: tuple[float, float] | Sequence[tuple[float, float]] = (0.0, 1.0),
         max_samples: int | None = None,
-        source: None = None,
-        cache_dir: None = None,
-        cache_limit: None = None,
+        source: str | PathLike[str] | None = None,
+        cache_dir: str | PathLike[str] | None = None,
+        cache_limit: int | str | None = None,
         download: bool = False,
         residency: Literal["auto", "stream", "host", "device"] = "auto",
         order: OrderOptions | None = None,
         on_error: Literal["raise", "quarantine"] = "raise",
         topology: Topology | None = None,
         timeout: float = 600,
+        listener: Listener = ignore,
         settings: Settings | None = None,
     ) -> None:
         arguments.refuse_later(device=str(device), workers=workers)
-        arguments.refuse_later(source=source, cache_dir=cache_dir, cache_limit=cache_limit)
         arguments.batch_sizes(batch_size, global_batch_size)
         arguments.callables(batch_transform=batch_transform, collate=collate)
         self._batch_size, self._global_batch_size = batch_size, global_batch_size
@@ -120,7 +128,10 @@ class StreamingLoader:
         set_aside = arguments.on_error(on_error, arguments.field_names(fields))
         selection = Selection.of(where, part, max_samples)
         settings = resolve() if settings is None else settings
-        self._members = open_members(ref, split, selection, self._options, settings, download)
+        place = Where.of(settings, source, cache_dir, cache_limit, self._timeout, listener)
+        asked = source is not None
+        opened = partial(open_or_fetch, settings=settings, download=download, where=place, asked_for=asked)
+        self._members = open_members(ref, split, selection, self._options, opened)
         self.split: Split = self._members.split
         self.dataset = self.split.dataset
         self.recipe = Recipe(
@@ -132,7 +143,7 @@ class StreamingLoader:
             channels_last=bool(channels_last),
         )
         self._counters = Counters()
-        self._source = self._members.source(lambda split: LocalShards(str(split.dataset.ref), split.shards))
+        self._source = self._members.source(lambda split: shard_source(split, os.environ))
         self._assembler = Assembler(
             self.split,
             self._source,

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from datahub.core.errors import DamagedImage, DamagedSample, NotReadable, RecordInvalid, UnknownSplit
 from datahub.core.refs import Ref
@@ -32,6 +32,18 @@ Decode = Callable[[bytes], Any]
 
 MAX_DESCRIPTORS = 256
 """Shards of a split kept open; the rest are opened for each read, so that no process limit is met."""
+
+
+class Elsewhere(Protocol):
+    """Where the files of a dataset are that is not whole on this disk. Safe in threads; picklable."""
+
+    def file(self, name: str) -> Path:
+        """The path here of a file that is no shard, fetched and verified if need be."""
+        ...
+
+    def read(self, shard: str, offset: int, size: int) -> bytes | memoryview:
+        """Bytes of a shard, which the record names so."""
+        ...
 
 
 class Sample(Mapping[str, Any]):
@@ -124,7 +136,7 @@ class Split:
         """Rows of `datahub.store.locate.LOCATE`, mapped on first use."""
         from datahub.store.locate import open_rows
 
-        path = self.dataset.path / self.entry.locate
+        path = self.dataset.file(self.entry.locate)
         rows = open_rows(path)
         if len(rows) != len(self):
             raise RecordInvalid(str(path), f"has {len(rows)} rows, the record says {len(self)}")
@@ -137,6 +149,8 @@ class Split:
         if shard >= len(self.shards):
             raise DamagedSample(self.entry.locate, self.key(index), offset, f"there is no shard {shard}")
         path = self.shards[shard]
+        if self.dataset.elsewhere is not None:
+            return bytes(self.dataset.elsewhere.read(self.entry.shards[shard].path, offset, size))
         try:
             data = self._pread(shard, size, offset)
         except OSError as error:
@@ -170,19 +184,19 @@ class Split:
         from datahub.store.index import read
 
         wanted = self._parsed(where).expression if isinstance(where, str) else where
-        return read(self.dataset.path / self.entry.index, columns, wanted)
+        return read(self.dataset.file(self.entry.index), columns, wanted)
 
     def meets(self, where: str) -> NDArray[np.bool_]:
         """Which rows meet a filter, bool ``(n,)``; reads only the columns it names. Raises `BadArgument`."""
         from datahub.store.index import meets
 
-        return meets(self.dataset.path / self.entry.index, self._parsed(where))
+        return meets(self.dataset.file(self.entry.index), self._parsed(where))
 
     def _parsed(self, where: str) -> Where:
         from datahub.store.index import schema
         from datahub.store.where import parse
 
-        path = self.dataset.path / self.entry.index
+        path = self.dataset.file(self.entry.index)
         return parse(where, schema(path), self.dataset.classes, self.dataset.words)
 
     def key(self, index: int) -> str:
@@ -210,7 +224,7 @@ class Split:
         from datahub.store.index import RowReader
 
         scalars = [name for name in self.dataset.fields if name not in ("image", "label")]
-        return RowReader(self.dataset.path / self.entry.index, ["source", *scalars])
+        return RowReader(self.dataset.file(self.entry.index), ["source", *scalars])
 
     def __getitem__(self, index: int) -> Sample:
         position = index + len(self) if index < 0 else index
@@ -242,10 +256,21 @@ def _read_at(descriptor: int, size: int, offset: int) -> bytes:
 
 
 class Dataset:
-    """A packed variant. ``dataset["train"][7]`` is a sample."""
+    """A packed variant. ``dataset["train"][7]`` is a sample.
 
-    def __init__(self, ref: Ref, path: Path, record: Record, decode: Decode | None = None) -> None:
-        self.ref, self.path, self.record, self.decode = ref, path, record, decode
+    ``elsewhere``: where its files are, if they are not all in ``path``.
+    """
+
+    def __init__(
+        self,
+        ref: Ref,
+        path: Path,
+        record: Record,
+        decode: Decode | None = None,
+        *,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
+        self.ref, self.path, self.record, self.decode, self.elsewhere = ref, path, record, decode, elsewhere
         self.splits: Mapping[str, Split] = {name: Split(self, name, entry) for name, entry in record.splits.items()}
 
     def __getitem__(self, split: str) -> Split:
@@ -257,6 +282,10 @@ class Dataset:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}: {len(split)}" for name, split in self.splits.items())
         return f"Dataset({self.ref}, {sizes})"
+
+    def file(self, name: str) -> Path:
+        """The path of one of its files that is no shard, brought here first if need be."""
+        return self.path / name if self.elsewhere is None else self.elsewhere.file(name)
 
     @cached_property
     def fields(self) -> tuple[str, ...]:
@@ -285,7 +314,7 @@ class Dataset:
     @property
     def card(self) -> str:
         """The dataset card, Markdown with YAML front matter."""
-        path = self.path / "README.md"
+        path = self.file("README.md")
         try:
             return path.read_text(encoding="utf-8")
         except OSError as error:

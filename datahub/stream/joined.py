@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datahub.stream.source import ShardSource
 from datahub.stream.spans import Data, Spans
@@ -17,21 +18,37 @@ class JoinedShards:
     def __init__(self, sources: Sequence[ShardSource], counts: Sequence[int]) -> None:
         self._sources, self._counts = tuple(sources), tuple(counts)
         self._bases = np.array([0, *accumulate(counts)], np.int64)
+        self._eager: set[int] = set()
+        """Sources that have asked for more hints: those that never do are local."""
 
     def read(self, shard: int, offset: int, size: int) -> Data:
         member = int(np.searchsorted(self._bases, shard, "right")) - 1
         return self._sources[member].read(shard - int(self._bases[member]), offset, size)
 
     def read_many(self, spans: Spans) -> list[Data]:
-        shard = spans.shard.astype(np.int64)
-        member = np.searchsorted(self._bases, shard, "right") - 1
         data: list[Data] = [b""] * len(spans)
-        for number in np.unique(member).tolist():
-            rows = np.flatnonzero(member == number)
-            mine = Spans(shard[rows] - self._bases[number], spans.offset[rows], spans.size[rows])
+        for number, rows, mine in self._parts(spans):
             for row, found in zip(rows.tolist(), self._sources[number].read_many(mine), strict=True):
                 data[row] = found
         return data
+
+    def ahead(self, spans: Spans | None) -> bool:
+        """More is wanted until one of the sources that make use of it has enough: it must not be told too much."""
+        if spans is None:
+            for each in self._sources:
+                each.ahead(None)
+            return False
+        wants = {number: self._sources[number].ahead(mine) for number, _, mine in self._parts(spans)}
+        self._eager |= {number for number, more in wants.items() if more}
+        return bool(self._eager) and all(more for number, more in wants.items() if number in self._eager)
+
+    def _parts(self, spans: Spans) -> Iterator[tuple[int, NDArray[np.int64], Spans]]:
+        """(source, rows of ``spans`` that are its own, those as it numbers its shards)."""
+        shard = spans.shard.astype(np.int64)
+        member = np.searchsorted(self._bases, shard, "right") - 1
+        for number in np.unique(member).tolist():
+            rows = np.flatnonzero(member == number)
+            yield number, rows, Spans(shard[rows] - self._bases[number], spans.offset[rows], spans.size[rows])
 
     def close(self) -> None:
         for each in self._sources:

@@ -29,6 +29,13 @@ class ShardSource(Protocol):
         """The bytes of each span, in the order given; neighbours may share one read. Raises as `read`."""
         ...
 
+    def ahead(self, spans: Spans | None) -> bool:
+        """These will be read next, after what was said before; None: nothing of that holds any more.
+
+        True: say more; False: that is enough until some of it was read. Only a hint, and free where it is no use.
+        """
+        ...
+
     def close(self) -> None:
         """Give back descriptors; a later read opens them again."""
         ...
@@ -84,6 +91,10 @@ class LocalShards:
             return [self.read(*span) for span in spans.rows()]
         return data
 
+    def ahead(self, spans: Spans | None) -> bool:  # noqa: ARG002
+        """The kernel reads ahead."""
+        return False
+
     def close(self) -> None:
         _close_all(self._descriptors)
 
@@ -128,6 +139,10 @@ class MemoryShards:
 
     def read_many(self, spans: Spans) -> list[bytes]:
         return [self.read(*span) for span in spans.rows()]
+
+    def ahead(self, spans: Spans | None) -> bool:  # noqa: ARG002
+        """Everything is there already."""
+        return False
 
     def close(self) -> None:
         """Nothing is held open."""

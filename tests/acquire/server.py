@@ -108,6 +108,7 @@ def serving(**paths: Behaviour) -> Iterator[Origin]:
     handler = type("OriginHandler", (Handler,), {"origin": origin, "lock": threading.Lock()})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
+    server.handle_error = lambda request, address: None  # clients that go away are no news
     origin.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

@@ -16,9 +16,6 @@ from datahub.pack import fetch as fetching
         {"device": "cuda"},
         {"device": torch.device("cuda:1")},
         {"workers": "process"},
-        {"source": "http://cache"},
-        {"cache_dir": "/tmp"},
-        {"cache_limit": "1GB"},
     ],
     ids=str,
 )
@@ -95,7 +92,7 @@ def test_download_fetches_what_is_missing(home, monkeypatch):
 
 def test_stats_and_explain(make):
     loader = make(shuffle=True)
-    assert "tiny@1.0/published train: 50 samples in 3 local shards" in loader.explain()
+    assert "tiny@1.0/published train: 50 samples in 3 shards on this disk" in loader.explain()
     assert "so far" not in loader.explain()
     list(loader)
     stats = loader.stats()

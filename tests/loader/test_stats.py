@@ -32,7 +32,8 @@ class Remote:
     """Shards that are no files of this machine."""
 
     def __init__(self, shards) -> None:
-        self.read, self.read_many, self.close = shards.read, slow(shards.read_many), shards.close
+        self.read, self.read_many = shards.read, slow(shards.read_many)
+        self.ahead, self.close = shards.ahead, shards.close
 
 
 def throttled(make, where, monkeypatch, **arguments):

@@ -1,0 +1,91 @@
+"""The seam to where a packed variant is kept remotely: `Files`, with HTTP and fsspec behind it, and a fake.
+
+Everything under one URL, read by ranges. Which scheme is spoken how is decided in `open_files`; trying again is
+`datahub.stream.patience`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from datahub.core.errors import BadArgument, ConnectionLost, HttpError
+
+CONNECTIONS = 8
+"""Requests that one source has under way at once."""
+Received = Callable[[bytes], None]
+
+
+class Files(Protocol):
+    """Files below ``url``. Safe in threads; picklable; usable after fork."""
+
+    url: str
+
+    def name(self, path: str) -> str:
+        """The whole URL of a file, for people: without credentials."""
+        ...
+
+    def receive(self, path: str, start: int, end: int, seconds: float, received: Received) -> None:
+        """Bytes ``[start, end)`` of a file, or a first part of them, handed to ``received`` as they come.
+
+        Raises `OriginError`s, within about ``seconds``; what was received until then counts.
+        """
+        ...
+
+    def whole(self, path: str, seconds: float) -> bytes:
+        """A small file. Raises `OriginError`s; `HttpError` 404 where there is none."""
+        ...
+
+    def close(self) -> None:
+        """Give back connections; a later read opens them again."""
+        ...
+
+
+def open_files(url: str) -> Files:
+    """The files below ``url``, by its scheme; nothing is asked yet. Raises `BadArgument` or `MissingExtra`."""
+    scheme, colon, _ = url.partition("://")
+    if not colon:
+        raise BadArgument("source", url, "is not a URL", "write scheme://place, like s3://bucket/prefix")
+    if scheme in ("http", "https"):
+        from datahub.stream.web import WebFiles
+
+        return WebFiles(url)
+    from datahub.stream.systems import SystemFiles
+
+    return SystemFiles(url)
+
+
+class MemoryFiles:
+    """The fake: files in memory. ``failures`` are raised, one a request; ``cut`` ends answers after so many bytes."""
+
+    def __init__(self, files: Mapping[str, bytes], url: str = "fake://origin") -> None:
+        self.url, self.files = url, dict(files)
+        self.failures: list[Exception] = []
+        self.cut: list[int] = []
+        self.asked: list[tuple[str, int, int]] = []
+        self.delay = 0.0
+
+    def name(self, path: str) -> str:
+        return f"{self.url}/{path}"
+
+    def receive(self, path: str, start: int, end: int, seconds: float, received: Received) -> None:
+        self.asked.append((path, start, end))
+        time.sleep(min(self.delay, seconds))
+        if self.failures:
+            raise self.failures.pop(0)
+        if path not in self.files:
+            raise HttpError(self.name(path), 404, "not found")
+        data = self.files[path][start:end]
+        if self.cut:
+            received(data[: self.cut.pop(0)])
+            raise ConnectionLost(self.name(path), "the connection was closed early")
+        received(data)
+
+    def whole(self, path: str, seconds: float) -> bytes:
+        found: list[bytes] = []
+        self.receive(path, 0, len(self.files.get(path, b"")), seconds, found.append)
+        return b"".join(found)
+
+    def close(self) -> None:
+        """Nothing is held open."""

@@ -1,0 +1,209 @@
+"""Remote shards through the cache: the contract of every source, then what only they do."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from datahub.core.errors import ConnectionLost, DigestMismatch, OriginStalled
+from datahub.store.blocks import of_bytes
+from datahub.store.cache.blockcache import BlockCache
+from datahub.stream import cached, fetcher
+from datahub.stream.cached import CachedShards, Shard
+from datahub.stream.fetcher import Fetcher
+from datahub.stream.origin import MemoryFiles
+from tests.stream.test_source import SHARDS, SourceContract, expected, spans
+
+BLOCK = 1 << 12
+
+
+def shards_of(contents):
+    return [Shard(f"s-{i}.tar", len(data), raw_of(data)) for i, data in enumerate(contents)]
+
+
+def raw_of(data):
+    return b"".join(hashlib.sha256(data[at : at + BLOCK]).digest() for at in range(0, len(data), BLOCK))
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of 4 KiB, so that little data makes many of them."""
+    monkeypatch.setattr(cached, "BLOCK", BLOCK)
+
+
+@pytest.fixture
+def origin():
+    return MemoryFiles({f"s-{i}.tar": data for i, data in enumerate(SHARDS)})
+
+
+@pytest.fixture
+def build(tmp_path, origin, small_blocks):
+    made = []
+
+    def source(limit=None, seconds=5.0, contents=SHARDS):
+        cache = BlockCache(tmp_path / "cache", limit)
+        made.append(CachedShards("tiny", origin, shards_of(contents), cache, seconds))
+        return made[-1]
+
+    yield source
+    for each in made:
+        each.close()
+
+
+class TestCachedShards(SourceContract):
+    @pytest.fixture
+    def source(self, build):
+        return build()
+
+
+class TestThroughATinyCache(SourceContract):
+    """Two blocks of room: what is filled is evicted before long, and nothing is wrong for it."""
+
+    @pytest.fixture
+    def source(self, build):
+        return build(limit=2 * BLOCK)
+
+
+class TestThroughNoCache(SourceContract):
+    @pytest.fixture
+    def source(self, build):
+        return build(limit=1)
+
+
+def test_digests_of_four_mebibytes_are_those_of_the_record():
+    data = bytes(np.random.default_rng(0).integers(0, 256, (8 << 20) + 5, np.uint8))
+    shard = Shard("a", len(data), of_bytes(data).raw)
+    block = shard.block(2, MemoryFiles({}), "t")
+    assert (block.size, block.sha256) == (5, hashlib.sha256(data[-5:]).digest())
+
+
+def test_each_block_is_asked_for_once(build, origin):
+    source = build()
+    everything = spans(*((s, at, 100) for s in range(3) for at in range(0, 199_900, 50)))
+    for _ in range(2):
+        assert [bytes(each) for each in source.read_many(everything)] == expected(everything)
+    assert len(origin.asked) == len(set(origin.asked)) == 3 * -(-200_000 // BLOCK)
+
+
+def test_blocks_are_fetched_side_by_side(build, origin):
+    source, origin.delay = build(), 0.1
+    began = time.monotonic()
+    source.read_many(spans(*((0, at * BLOCK, 10) for at in range(16))))
+    assert time.monotonic() - began < 0.8
+
+
+def test_what_is_announced_is_there_when_it_is_read(build, origin):
+    source = build()
+    coming = spans(*((1, at * BLOCK, 10) for at in range(20)))
+    assert source.ahead(None)
+    assert source.ahead(coming)
+    assert wait(lambda: len(origin.asked) == 20)
+    assert wait(lambda: source._fetcher.under_way(source._wanted([(1, 19 * BLOCK, 10)])[0].block.key) is None)
+    origin.failures = [ConnectionLost("fake", "should not be asked")]
+    assert [bytes(each) for each in source.read_many(coming)] == expected(coming)
+    assert len(origin.asked) == 20
+
+
+def test_what_is_announced_is_not_evicted_before_it_is_read(build, origin):
+    source = build(limit=20 * BLOCK)
+    coming = spans(*((1, at * BLOCK, 10) for at in range(10)))
+    source.ahead(None)
+    source.ahead(coming)
+    assert wait(lambda: all(source._cache.has(each.block) for each in source._wanted(list(coming.rows()))))
+    source.read_many(spans(*((2, at * BLOCK, 10) for at in range(40))))
+    asked = len(origin.asked)
+    source.read_many(coming)
+    assert len(origin.asked) == asked
+    source.ahead(None)
+    source.read_many(spans(*((0, at * BLOCK, 10) for at in range(40))))
+    assert source._cache.usage().bytes <= 20 * BLOCK
+
+
+def test_no_more_is_announced_than_the_cache_can_keep(build):
+    source = build(limit=8 * BLOCK)
+    source.ahead(None)
+    answers = [source.ahead(spans((0, at * BLOCK, 10))) for at in range(8)]
+    assert answers == [True] * 5 + [False] * 3
+    source.read_many(spans(*((0, at * BLOCK, 10) for at in range(5))))
+    assert source.ahead(spans((1, 0, 10)))
+
+
+def test_wrong_bytes_are_asked_for_again_then_refused_by_name(build, origin):
+    source = build()
+    good, origin.files["s-1.tar"] = origin.files["s-1.tar"], bytes(200_000)
+    with pytest.raises(DigestMismatch, match=r"fake://origin/s-1.tar block 2: digest is sha256:"):
+        source.read(1, 2 * BLOCK, 10)
+    assert len(origin.asked) == 3
+    origin.files["s-1.tar"] = good
+    assert bytes(source.read(1, 2 * BLOCK, 10)) == good[2 * BLOCK : 2 * BLOCK + 10]
+
+
+def test_a_stalled_origin_is_reported_by_name_to_every_reader(build, origin):
+    source, origin.delay = build(seconds=0.3), 30.0
+    release = threading.Event()
+    origin.receive = lambda *a: release.wait(20)  # a client that keeps no deadline of its own
+    began = time.monotonic()
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(source.read, 0, at * BLOCK, 10) for at in range(20)]
+        for each in waiting:
+            with pytest.raises(OriginStalled, match=r"fake://origin/s-0.tar block \d+: did not give"):
+                each.result(10)
+    assert time.monotonic() - began < 5.0
+    release.set()
+
+
+def test_threads_end_when_there_is_nothing_to_do(build, monkeypatch):
+    monkeypatch.setattr(fetcher, "IDLE", 0.1)
+    source = build()
+    source.read(0, 0, 10)
+    assert wait(lambda: not any(each.name == "datahub-fetch" for each in threading.enumerate()))
+    assert bytes(source.read(0, 100_000, 10)) == SHARDS[0][100_000:100_010]
+
+
+class TestFetcher:
+    def test_one_task_a_key_and_urgent_ones_first(self):
+        fetching, ran = Fetcher(1), []
+        first = threading.Event()
+
+        def work(name):
+            def run(urgent):
+                first.wait(5)
+                ran.append((name, urgent))
+                return name.encode()
+
+            return run
+
+        held = fetching.ask("held", work("held"), urgent=False)
+        assert wait(lambda: held.running() or fetching._state.tasks["held"].begun)
+        later = [fetching.ask(name, work(name), urgent=False) for name in "abc"]
+        again = fetching.ask("c", work("other"), urgent=True)
+        assert again is later[2]
+        first.set()
+        assert [each.result(5) for each in later] == [b"a", b"b", b"c"]
+        assert ran == [("held", False), ("c", True), ("a", False), ("b", False)]
+        fetching.close()
+
+    def test_what_is_dropped_does_not_run(self):
+        fetching, release = Fetcher(1), threading.Event()
+        held = fetching.ask("held", lambda urgent: release.wait(5) and b"", urgent=False)
+        assert wait(lambda: fetching._state.tasks["held"].begun)
+        dropped = fetching.ask("x", lambda urgent: b"x", urgent=False)
+        urgent = fetching.ask("y", lambda urgent: b"y", urgent=True)
+        fetching.drop()
+        release.set()
+        assert urgent.result(5) == b"y" and held.result(5) == b"" and dropped.cancelled()
+        fetching.close()
+
+
+def wait(condition, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
