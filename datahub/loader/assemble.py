@@ -129,7 +129,7 @@ class Assembler:
 
     def announce(self, step: Step | None) -> bool:
         """Tell the source what a batch to come will read (`ShardSource.ahead`); None: nothing of that holds."""
-        if not self._images:
+        if not (self._images or self._encoded):
             return False
         rows = None if step is None else self._locate[step.index]
         return self._source.ahead(None if rows is None else Spans(rows["shard"], rows["offset"], rows["size"]))

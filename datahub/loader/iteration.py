@@ -45,7 +45,7 @@ class Iteration(Iterator[tuple[Any, int]]):
         self._jobs: deque[tuple[Job, int]] = deque()
         self._pool: Pool | None = None
         self._process = os.getpid()
-        self._ahead = ReadAhead(schedule, assembler.announce, epoch)
+        self._ahead = ReadAhead(schedule, assembler.announce, epoch, between=between)
         self._ended: str | None = None
         self.running = True
         """False once it is exhausted, closed or retired."""

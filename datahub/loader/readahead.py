@@ -18,10 +18,15 @@ AT_ONCE = 4
 
 
 class ReadAhead:
-    """``announce`` takes a step, or None for "nothing of that holds any more", and says whether to go on."""
+    """``announce`` takes a step, or None for "nothing of that holds any more", and says whether to go on.
 
-    def __init__(self, schedule: Schedule, announce: Callable[[Step | None], bool], epoch: int) -> None:
-        self._schedule, self._announce, self._epoch = schedule, announce, epoch
+    ``between``: samples of the batches that others make between two of this loop's.
+    """
+
+    def __init__(
+        self, schedule: Schedule, announce: Callable[[Step | None], bool], epoch: int, *, between: int = 0
+    ) -> None:
+        self._schedule, self._announce, self._epoch, self._between = schedule, announce, epoch, between
         self._told = 0
         self._began: tuple[float, int] | None = None
         self._wanted = announce(None)
@@ -38,13 +43,13 @@ class ReadAhead:
         if self._began is None:
             self._began = time.monotonic(), position
         self._told = max(self._told, position)
-        last = position + self._steps(position) * self._schedule.plan.batch
+        last = position + self._steps(position) * self._stride
         for _ in range(AT_ONCE):
             after = self._schedule.after(self._told)
             if after is None or self._told > last:
                 return
             more = self._announce(self._schedule.step(self._epoch, self._told))
-            self._told = after
+            self._told = after + self._between
             if not more:
                 return
 
@@ -56,5 +61,9 @@ class ReadAhead:
     def _steps(self, position: int) -> int:
         assert self._began is not None
         since, first = self._began
-        done = (position - first) / self._schedule.plan.batch
+        done = (position - first) / self._stride
         return STEPS if done < PACED else int(SECONDS * done / max(time.monotonic() - since, 1e-3)) + 1
+
+    @property
+    def _stride(self) -> int:
+        return self._schedule.plan.batch + self._between

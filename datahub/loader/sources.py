@@ -13,6 +13,7 @@ from datahub.core.events import Listener, ignore
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings
 from datahub.core.sizes import parse_bytes
+from datahub.order.formula import OrderOptions
 from datahub.store import dataset as store
 from datahub.stream.source import LocalShards, ShardSource
 
@@ -66,7 +67,9 @@ class Where:
         return open_remote(ref, self.url if local is None else local.absolute().as_uri(), here, settings)
 
 
-def shard_source(split: store.Split, environ: Mapping[str, str]) -> ShardSource:
+def shard_source(
+    split: store.Split, environ: Mapping[str, str], options: OrderOptions, *, shuffle: bool
+) -> ShardSource:
     """What reads a split's shards; LOCAL_WORLD_SIZE says how many ranks share the machine's cache."""
     elsewhere = split.dataset.elsewhere
     if elsewhere is None:
@@ -75,7 +78,19 @@ def shard_source(split: store.Split, environ: Mapping[str, str]) -> ShardSource:
 
     assert isinstance(elsewhere, RemoteVariant)
     ranks = environ.get("LOCAL_WORLD_SIZE", "")
-    return elsewhere.source(split, ranks=max(1, int(ranks) if ranks.isdigit() else 1))
+    share = max(1, int(ranks) if ranks.isdigit() else 1)
+    return elsewhere.source(split, spread=_spread(split, options, shuffle=shuffle), ranks=share)
+
+
+def _spread(split: store.Split, options: OrderOptions, *, shuffle: bool) -> int:
+    """Bytes among which reads are scattered: of every lane the window that is read, and the one after it."""
+    rows = split.locate
+    everything = int(rows["size"].sum(dtype="u8"))
+    if not shuffle:
+        return 0
+    if options.window == "all":
+        return everything
+    return min(everything, 2 * options.lanes * options.window * split.block * everything // max(1, len(rows)))
 
 
 def _url(source: Any) -> str:

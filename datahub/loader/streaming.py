@@ -143,7 +143,9 @@ class StreamingLoader:
             channels_last=bool(channels_last),
         )
         self._counters = Counters()
-        self._source = self._members.source(lambda split: shard_source(split, os.environ))
+        self._source = self._members.source(
+            partial(shard_source, environ=os.environ, options=self._options, shuffle=self._shuffle)
+        )
         self._assembler = Assembler(
             self.split,
             self._source,

@@ -5,86 +5,55 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, field
 from functools import partial
-from hashlib import sha256
 from typing import Any
 
 from datahub.core.digests import BLOCK
 from datahub.core.errors import OriginStalled, Problem, StoreDamaged
-from datahub.store.blocks import WIDTH
-from datahub.store.cache.block import Block
 from datahub.store.cache.blockcache import BlockCache
 from datahub.stream.ahead import Ahead
 from datahub.stream.fetcher import Fetcher
 from datahub.stream.origin import CONNECTIONS, Files
 from datahub.stream.patience import read_range
+from datahub.stream.pieces import Part, Shard, Wanted, cuts, joined, rows_of
+from datahub.stream.samples import Singles, Span, Vouchers
 from datahub.stream.spans import Data, Spans
 
 AHEAD = 8 << 30
 """Bytes announced ahead at most, where the cache has no limit."""
 SHARE = 0.75
 """Part of the cache that announced blocks may take; the rest is what others read without announcing."""
+FILLS = 2
+"""Blocks that are fetched for later while samples are read by themselves."""
+FULL = 60.0
+"""Seconds until it is looked again whether a full cache has room."""
 UNWANTED = 16
 """Blocks that are said to be unwanted at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """A shard at its origin; ``raw`` holds its blocks' digests end to end, as `blocks.bin` does."""
-
-    path: str
-    size: int
-    raw: bytes = b""
-    mark: str = ""
-    """Without digests: what tells these bytes from others that were at the same place."""
-
-    def block(self, number: int, files: Files, tag: str) -> Block:
-        size = min(BLOCK, self.size - number * BLOCK)
-        name = f"{files.name(self.path)} block {number}"
-        if self.raw:
-            digest = self.raw[number * WIDTH : (number + 1) * WIDTH]
-            return Block(digest.hex(), size, digest, name, tag)
-        key = sha256(f"{files.name(self.path)} {self.size} {self.mark} {number}".encode()).hexdigest()
-        return Block(key, size, None, name, tag)
-
-
-@dataclass(slots=True)
-class _Part:
-    """Bytes ``[start, end)`` of a block that a row needs."""
-
-    row: int
-    start: int
-    end: int
-    data: Data = b""
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    block: Block
-    shard: Shard
-    number: int
-    parts: list[_Part] = field(default_factory=list)
-
-    def fill_in(self, found: Sequence[Data]) -> None:
-        for part, data in zip(self.parts, found, strict=True):
-            part.data = data
 
 
 class CachedShards:
     """A `ShardSource` of remote shards. Blocks that are missing are fetched side by side, several threads at once.
 
     ``seconds`` is what one read may take before the origin is reported. ``ranks``: how many processes of this machine
-    share the cache for the same job.
+    share the cache for the same job. ``vouchers``: reads are so scattered that a block would be evicted before its
+    other samples are read. Then the cache is filled once, and what is not in it is read sample by sample.
     """
 
     def __init__(
-        self, ref: str, files: Files, shards: Sequence[Shard], cache: BlockCache, seconds: float, *, ranks: int = 1
+        self,
+        ref: str,
+        files: Files,
+        shards: Sequence[Shard],
+        cache: BlockCache,
+        seconds: float,
+        *,
+        ranks: int = 1,
+        vouchers: Vouchers | None = None,
     ) -> None:
         self._ref, self._files, self._shards = ref, files, tuple(shards)
-        self._cache, self._seconds, self._ranks = cache, seconds, ranks
+        self._cache, self._seconds, self._ranks, self._vouchers = cache, seconds, ranks, vouchers
         self._fetcher = Fetcher(CONNECTIONS)
         whole = cache.limit * SHARE if cache.limit is not None else AHEAD
         self._budget = int(whole / ranks)
@@ -93,6 +62,10 @@ class CachedShards:
     def _begin(self) -> None:
         self._process, self._lock = os.getpid(), threading.Lock()
         self._ahead, self._done = Ahead(), list[str]()
+        self._singles: Singles | None = None
+        self._filling, self._full_until = 0, 0.0
+        if self._vouchers is not None:
+            self._singles = Singles(self._vouchers, self._fetcher, self._range, self._name)
 
     def read(self, shard: int, offset: int, size: int) -> Data:
         return self._read([(shard, offset, size)])[0]
@@ -110,8 +83,15 @@ class CachedShards:
                 self._ahead.clear()
             if had:
                 self._cache.unwant()
+            if self._singles is not None:
+                self._singles.clear()
             return True
-        wanted = self._wanted(list(spans.rows()))
+        rows = list(spans.rows())
+        wanted = self._wanted(rows)
+        if self._singles is not None:
+            absent = [each for each in wanted if not self._cache.has(each.block)]
+            self._fill_up(absent)
+            return self._singles.ahead(rows[row] for row in rows_of(absent))
         with self._lock:
             new = self._ahead.announce((each.block, len(each.parts)) for each in wanted)
             enough = self._ahead.bytes >= self._budget
@@ -128,34 +108,82 @@ class CachedShards:
         self._cache.close()
         self._files.close()
 
-    def _read(self, rows: list[tuple[int, int, int]]) -> list[Data]:
+    def _read(self, rows: list[Span]) -> list[Data]:
         self._after_fork()
         deadline = time.monotonic() + self._seconds
         wanted = self._wanted(rows)
-        missing: list[tuple[_Wanted, Future[Any]]] = []
-        for each in wanted:
-            found = self._cache.read(each.block, [(part.start, part.end) for part in each.parts])
-            if found is None:
-                missing.append((each, self._ask(each, urgent=True)))
-            else:
-                each.fill_in(found)
+        absent = [each for each in wanted if not self._found(each)]
+        alone = self._alone(rows, absent)
+        missing = [
+            (each, self._ask(each, urgent=True)) for each in absent if any(p.row not in alone for p in each.parts)
+        ]
         for each, future in missing:
             whole = memoryview(self._awaited(each, future, deadline))
             each.fill_in([whole[part.start : part.end] for part in each.parts])
         self._consume(wanted)
-        return _joined(rows, wanted)
+        data = joined(rows, wanted)
+        for row, future in alone.items():
+            data[row] = self._single(rows[row], future, deadline)
+        return data
 
-    def _wanted(self, rows: list[tuple[int, int, int]]) -> list[_Wanted]:
+    def _found(self, wanted: Wanted) -> bool:
+        """Whether the cache has the block; its parts are filled in then."""
+        found = self._cache.read(wanted.block, [(part.start, part.end) for part in wanted.parts])
+        if found is not None:
+            wanted.fill_in(found)
+        return found is not None
+
+    # -- samples by themselves ------------------------------------------------------------------------------------
+
+    def _alone(self, rows: list[Span], absent: list[Wanted]) -> dict[int, Future[Any]]:
+        """Row -> the sample, of rows that touch absent blocks and are read by themselves."""
+        if self._singles is None:
+            return {}
+        asked = {row: self._singles.get(rows[row]) for row in rows_of(absent)}
+        return {row: future for row, future in asked.items() if future is not None}
+
+    def _single(self, span: Span, future: Future[Any], deadline: float) -> Data:
+        try:
+            found: Data = future.result(max(0.0, deadline - time.monotonic()))
+        except TimeoutError as error:
+            raise OriginStalled(self._name(span[0]), self._seconds) from error
+        return found
+
+    def _range(self, shard: int, start: int, end: int) -> Data:
+        return read_range(self._files, self._shards[shard].path, start, end, self._seconds)
+
+    def _name(self, shard: int) -> str:
+        return self._files.name(self._shards[shard].path)
+
+    def _fill_up(self, absent: list[Wanted]) -> None:
+        """Use the room that is left for whole blocks, a few at a time, beside what is waited for."""
+        if time.monotonic() < self._full_until:
+            return
+        for each in absent[: max(0, FILLS - self._filling)]:
+            with self._lock:
+                self._filling += 1
+            future = self._fetcher.ask(each.block.key, partial(self._fill, each, evict=False), urgent=False)
+            future.add_done_callback(self._filled)
+
+    def _filled(self, future: Future[Any]) -> None:
+        with self._lock:
+            self._filling -= 1
+        if future.cancelled() or future.exception() is not None or future.result() is None:
+            self._full_until = time.monotonic() + FULL
+
+    # -- blocks ---------------------------------------------------------------------------------------------------
+
+    def _wanted(self, rows: list[Span]) -> list[Wanted]:
         """The blocks that rows of (shard, offset, size) touch, each with its parts in the order of the rows."""
-        found: dict[tuple[int, int], _Wanted] = {}
+        found: dict[tuple[int, int], Wanted] = {}
         for row, (shard, offset, size) in enumerate(rows):
             self._check(shard, offset + size)
-            for number, start, end in _cuts(offset, size):
+            for number, start, end in cuts(offset, size):
                 place = (shard, number)
                 if place not in found:
                     owner = self._shards[shard]
-                    found[place] = _Wanted(owner.block(number, self._files, self._ref), owner, number)
-                found[place].parts.append(_Part(row, start, end))
+                    found[place] = Wanted(owner.block(number, self._files, self._ref), owner, number)
+                found[place].parts.append(Part(row, start, end))
         return list(found.values())
 
     def _check(self, shard: int, end: int) -> None:
@@ -165,18 +193,18 @@ class CachedShards:
             reason = f"ends at byte {self._shards[shard].size}, {end} are needed"
             raise StoreDamaged(self._ref, [Problem(self._shards[shard].path, reason)])
 
-    def _ask(self, wanted: _Wanted, *, urgent: bool) -> Future[Any]:
-        work = partial(self._fill, wanted.block, wanted.shard, wanted.number)
-        return self._fetcher.ask(wanted.block.key, work, urgent=urgent)
+    def _ask(self, wanted: Wanted, *, urgent: bool) -> Future[Any]:
+        return self._fetcher.ask(wanted.block.key, partial(self._fill, wanted), urgent=urgent)
 
-    def _fill(self, block: Block, shard: Shard, number: int, urgent: bool) -> Data | None:
+    def _fill(self, wanted: Wanted, urgent: bool, *, evict: bool = True) -> Data | None:
+        start = wanted.number * BLOCK
+
         def fetch(seconds: float) -> Data:
-            start = number * BLOCK
-            return read_range(self._files, shard.path, start, start + block.size, seconds)
+            return read_range(self._files, wanted.shard.path, start, start + wanted.block.size, seconds)
 
-        return self._cache.fill(block, fetch, seconds=self._seconds, through=urgent)
+        return self._cache.fill(wanted.block, fetch, seconds=self._seconds, evict=evict, through=urgent)
 
-    def _awaited(self, wanted: _Wanted, future: Future[Any], deadline: float) -> Data:
+    def _awaited(self, wanted: Wanted, future: Future[Any], deadline: float) -> Data:
         """A block's bytes; asked for again where it was only being fetched ahead, and that was given up."""
         while True:
             try:
@@ -189,7 +217,7 @@ class CachedShards:
                 return found
             future = self._ask(wanted, urgent=True)
 
-    def _consume(self, wanted: list[_Wanted]) -> None:
+    def _consume(self, wanted: list[Wanted]) -> None:
         reads = {each.block.key: len(each.parts) for each in wanted}
         with self._lock:
             self._done += self._ahead.consume(reads)
@@ -204,22 +232,5 @@ class CachedShards:
             self._begin()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        build = partial(CachedShards, ranks=self._ranks)
+        build = partial(CachedShards, ranks=self._ranks, vouchers=self._vouchers)
         return build, (self._ref, self._files, self._shards, self._cache, self._seconds)
-
-
-def _cuts(offset: int, size: int) -> Iterator[tuple[int, int, int]]:
-    """(block, start, end within it) of each block that a span touches."""
-    end = offset + size
-    for number in range(offset // BLOCK, -(-end // BLOCK) if size else 0):
-        base = number * BLOCK
-        yield number, max(offset - base, 0), min(end - base, BLOCK)
-
-
-def _joined(rows: list[tuple[int, int, int]], wanted: list[_Wanted]) -> list[Data]:
-    """Each row's bytes; a row that crosses from one block into the next is put together."""
-    pieces: list[list[Data]] = [[] for _ in rows]
-    for each in sorted(wanted, key=lambda each: each.number):
-        for part in each.parts:
-            pieces[part.row].append(part.data)
-    return [found[0] if len(found) == 1 else b"".join(found) for found in pieces]

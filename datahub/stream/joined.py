@@ -35,9 +35,7 @@ class JoinedShards:
     def ahead(self, spans: Spans | None) -> bool:
         """More is wanted until one of the sources that make use of it has enough: it must not be told too much."""
         if spans is None:
-            for each in self._sources:
-                each.ahead(None)
-            return False
+            return any([each.ahead(None) for each in self._sources])
         wants = {number: self._sources[number].ahead(mine) for number, _, mine in self._parts(spans)}
         self._eager |= {number for number, more in wants.items() if more}
         return bool(self._eager) and all(more for number, more in wants.items() if number in self._eager)

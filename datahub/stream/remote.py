@@ -32,9 +32,11 @@ from datahub.store.cache.blockcache import BlockCache
 from datahub.store.dataset import Dataset, Split
 from datahub.store.find import default_variant
 from datahub.store.record import BLOCKS, FILENAME, FileEntry, Record
-from datahub.stream.cached import CachedShards, Shard
+from datahub.stream.cached import SHARE, CachedShards
 from datahub.stream.origin import Files, open_files
 from datahub.stream.patience import read_range, read_whole
+from datahub.stream.pieces import Shard
+from datahub.stream.samples import Vouchers
 
 STAGE = "source"
 PIECE = 8 << 20
@@ -155,9 +157,18 @@ class RemoteVariant:
                     return self._source(name).read(number, offset, size)
         raise RecordInvalid(self.files.name(FILENAME), f"does not list {shard}")
 
-    def source(self, split: Split, *, ranks: int = 1) -> CachedShards:
-        """The shards of a split, with a cache handle of their own."""
-        return self._shards(split.name, ranks)
+    def source(self, split: Split, *, spread: int = 0, ranks: int = 1) -> CachedShards:
+        """The shards of a split, with a cache handle of their own.
+
+        ``spread``: bytes among which reads are scattered at a time. Where the cache cannot keep so many, it is filled
+        once and samples are read by themselves.
+        """
+        limit = self._here.limit
+        scattered = limit is not None and spread > limit * SHARE and sum(self._sizes(split.name)) > limit
+        return self._shards(split.name, ranks, Vouchers(split) if scattered else None)
+
+    def _sizes(self, split: str) -> list[int]:
+        return [self._entries[each.path].bytes for each in self.record.splits[split].shards]
 
     def _source(self, split: str) -> CachedShards:
         with self._lock:
@@ -165,11 +176,11 @@ class RemoteVariant:
                 self._sources[split] = self._shards(split, 1)
             return self._sources[split]
 
-    def _shards(self, split: str, ranks: int) -> CachedShards:
+    def _shards(self, split: str, ranks: int, vouchers: Vouchers | None = None) -> CachedShards:
         here = self._here
         cache = BlockCache(here.folder, here.limit, listener=here.listener)
         shards = [self._shard(each.path) for each in self.record.splits[split].shards]
-        return CachedShards(self.record.ref, self.files, shards, cache, here.seconds, ranks=ranks)
+        return CachedShards(self.record.ref, self.files, shards, cache, here.seconds, ranks=ranks, vouchers=vouchers)
 
     def _shard(self, path: str) -> Shard:
         entry = self._entries[path]

@@ -106,6 +106,15 @@ def test_batches_are_those_of_the_store(make, remote, place, order):
     assert all(map(same, far, theirs[3:]))
 
 
+def test_a_shuffle_wider_than_the_cache_reads_samples_by_themselves(make, remote, web):
+    far, local = remote(shuffle=True, cache_limit=15_000), make(shuffle=True)
+    for _ in range(2):
+        assert all(map(same, list(far), list(local)))
+    ranges = [headers["Range"] for path, headers in web.requests if path.endswith(".tar")]
+    sizes = [int(each.partition("-")[2]) - int(each.removeprefix("bytes=").partition("-")[0]) + 1 for each in ranges]
+    assert sum(size < 1000 for size in sizes) >= 50  # images are some 400 bytes, shards 60 kB
+
+
 def test_open_gives_samples_cards_and_tables(elsewhere, web):
     dataset = open_dataset("tiny@1.0/published", elsewhere, source=web.url)
     assert (dataset["test"][3]["image"] == image("test", 3)).all()
@@ -156,8 +165,7 @@ def test_wrong_bytes_of_a_block_are_refused_by_name(remote, web):
     web.paths[name].data = bytes(len(web.paths[name].data))
     with pytest.raises(DigestMismatch, match=rf"{web.url}{name} block 0: digest is"):
         list(remote())
-    asked = shard_requests(web).count(name)
-    assert asked >= 3 and asked % 3 == 0  # three tries for everybody who found it missing
+    assert shard_requests(web).count(name) >= 3
     assert no_threads()
 
 

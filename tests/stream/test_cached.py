@@ -13,10 +13,11 @@ import pytest
 from datahub.core.errors import ConnectionLost, DigestMismatch, OriginStalled
 from datahub.store.blocks import of_bytes
 from datahub.store.cache.blockcache import BlockCache
-from datahub.stream import cached, fetcher
-from datahub.stream.cached import CachedShards, Shard
+from datahub.stream import cached, fetcher, pieces
+from datahub.stream.cached import CachedShards
 from datahub.stream.fetcher import Fetcher
 from datahub.stream.origin import MemoryFiles
+from datahub.stream.pieces import Shard
 from tests.stream.test_source import SHARDS, SourceContract, expected, spans
 
 BLOCK = 1 << 12
@@ -33,7 +34,8 @@ def raw_of(data):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of 4 KiB, so that little data makes many of them."""
-    monkeypatch.setattr(cached, "BLOCK", BLOCK)
+    for module in (cached, pieces):
+        monkeypatch.setattr(module, "BLOCK", BLOCK)
 
 
 @pytest.fixture
@@ -45,9 +47,9 @@ def origin():
 def build(tmp_path, origin, small_blocks):
     made = []
 
-    def source(limit=None, seconds=5.0, contents=SHARDS):
+    def source(limit=None, seconds=5.0, **options):
         cache = BlockCache(tmp_path / "cache", limit)
-        made.append(CachedShards("tiny", origin, shards_of(contents), cache, seconds))
+        made.append(CachedShards("tiny", origin, shards_of(SHARDS), cache, seconds, **options))
         return made[-1]
 
     yield source
@@ -67,6 +69,22 @@ class TestThroughATinyCache(SourceContract):
     @pytest.fixture
     def source(self, build):
         return build(limit=2 * BLOCK)
+
+
+class FakeVouchers:
+    """Vouches for every span that begins at a multiple of seven."""
+
+    def digest(self, span):
+        shard, offset, size = span
+        return hashlib.sha256(SHARDS[shard][offset : offset + size]).digest() if offset % 7 == 0 else None
+
+
+class TestScattered(SourceContract):
+    """What the cache has no room for is read by itself, where something vouches for it."""
+
+    @pytest.fixture
+    def source(self, build):
+        return build(limit=20 * BLOCK, vouchers=FakeVouchers())
 
 
 class TestThroughNoCache(SourceContract):
@@ -131,6 +149,32 @@ def test_no_more_is_announced_than_the_cache_can_keep(build):
     assert answers == [True] * 5 + [False] * 3
     source.read_many(spans(*((0, at * BLOCK, 10) for at in range(5))))
     assert source.ahead(spans((1, 0, 10)))
+
+
+class TestSinglesOnly:
+    @pytest.fixture
+    def source(self, build):
+        return build(limit=1, vouchers=FakeVouchers())
+
+    def test_no_more_is_read_than_the_samples(self, source, origin):
+        coming = spans(*((2, 700 * at, 90) for at in range(30)))
+        assert [bytes(each) for each in source.read_many(coming)] == expected(coming)
+        assert sorted(origin.asked) == sorted(("s-2.tar", 700 * at, 700 * at + 90) for at in range(30))
+
+    def test_what_is_announced_is_read_once(self, source, origin):
+        coming = spans(*((2, 700 * at, 90) for at in range(30)))
+        assert source.ahead(None)
+        assert source.ahead(coming)
+        assert wait(lambda: len(origin.asked) == 30)
+        assert wait(lambda: not source._fetcher._state.tasks)
+        assert [bytes(each) for each in source.read_many(coming)] == expected(coming)
+        assert len(origin.asked) == 30 and source._singles._bytes == 0
+
+    def test_wrong_bytes_are_refused_by_name(self, source, origin):
+        origin.files["s-1.tar"] = bytes(200_000)
+        with pytest.raises(DigestMismatch, match=r"fake://origin/s-1.tar bytes 70-80: digest is"):
+            source.read(1, 70, 10)
+        assert len(origin.asked) == 3
 
 
 def test_wrong_bytes_are_asked_for_again_then_refused_by_name(build, origin):
