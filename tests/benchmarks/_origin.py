@@ -2,7 +2,7 @@
 
     python tests/benchmarks/_origin.py FILE [--latency SECONDS] [--rate BYTES_PER_SECOND]
 
-Prints its port and serves FILE at every path, ranges included, until it is killed.
+Prints its port and serves FILE at every path, or the files of a folder at theirs, ranges included, until it is killed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,17 @@ async def answer(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: Path, latency: float, rate: float
 ) -> None:
     loop = asyncio.get_running_loop()
-    size = path.stat().st_size
     await asyncio.sleep(latency)  # the connection's own round trip
-    with path.open("rb") as handle:
-        while request := await reader.readuntil(b"\r\n\r\n"):
-            await asyncio.sleep(latency)
-            head = request.decode("latin-1").lower()
+    while request := await reader.readuntil(b"\r\n\r\n"):
+        await asyncio.sleep(latency)
+        head = request.decode("latin-1")
+        asked = path / head.split(" ")[1].lstrip("/") if path.is_dir() else path
+        if not asked.is_file():
+            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            continue
+        size = asked.stat().st_size
+        with asked.open("rb") as handle:
+            head = head.lower()
             first, last = 0, size - 1
             if "range: bytes=" in head:
                 span = head.partition("range: bytes=")[2].partition("\r\n")[0]
