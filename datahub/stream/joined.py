@@ -35,7 +35,8 @@ class JoinedShards:
     def ahead(self, spans: Spans | None) -> bool:
         """More is wanted until one of the sources that make use of it has enough: it must not be told too much."""
         if spans is None:
-            return any([each.ahead(None) for each in self._sources])
+            useful = [each.ahead(None) for each in self._sources]  # every one must hear it
+            return any(useful)
         wants = {number: self._sources[number].ahead(mine) for number, _, mine in self._parts(spans)}
         self._eager |= {number for number, more in wants.items() if more}
         return bool(self._eager) and all(more for number, more in wants.items() if number in self._eager)
