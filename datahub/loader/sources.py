@@ -96,7 +96,11 @@ def _spread(split: store.Split, options: OrderOptions, *, shuffle: bool) -> int:
 def _url(source: Any) -> str:
     if not isinstance(source, str | PathLike) or not fspath(source):
         raise BadArgument("source", source, "is no URL or folder", "write scheme://place, like s3://bucket/prefix")
-    return str(fspath(source))
+    url = str(fspath(source))
+    if url.startswith("wds:"):
+        hint = f"pack them first: `datahub pack '{url}' NAME@1.0`, and give NAME"
+        raise BadArgument("source", url, "shards without datahub's index are not streamed as they are", hint)
+    return url
 
 
 def _local(url: str) -> Path | None:
