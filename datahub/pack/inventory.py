@@ -14,7 +14,9 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -44,6 +46,8 @@ SCHEMA = pa.schema(
 """``stored`` bytes at ``offset`` of a container make ``size`` bytes by ``method``; ``crc`` is zip's, else 0."""
 PLAIN, DEFLATED, FILE = 0, 8, 255
 """Methods: as it stands; raw deflate (zip); a whole file of a folder, ``name`` below the container."""
+FileFacts = tuple[bytes, int, int]
+"""A file of a folder: path below it, bytes, mtime in ns."""
 BATCH = 65_536
 DEPTH = 3
 """Archives inside archives are opened this deep."""
@@ -87,9 +91,17 @@ def read_table(path: Path) -> pa.Table:
         return pa.ipc.open_file(source).read_all()
 
 
-def take(roots: Sequence[Path], folder: Path, *, limits: Limits = DEFAULT, listener: Listener = ignore) -> Inventory:
+def take(
+    roots: Sequence[Path],
+    folder: Path,
+    *,
+    only: Sequence[FileFacts] | None = None,
+    limits: Limits = DEFAULT,
+    listener: Listener = ignore,
+) -> Inventory:
     """The inventory of ``roots`` (folders, archives) at ``folder``, made unless it is there.
 
+    ``only``: of the one root, a folder, these files and nothing else; no archive in it is looked into.
     Raises `UnsafeArchive`, `LayoutError`, `NotReadable`, `DiskFull`.
     """
     try:
@@ -103,7 +115,7 @@ def take(roots: Sequence[Path], folder: Path, *, limits: Limits = DEFAULT, liste
     try:
         scan = _Scan(building, limits, listener)
         for root in roots:
-            scan.root(root)
+            scan.root(root, only)
         scan.end()
         try:
             building.rename(folder)
@@ -145,9 +157,13 @@ class _Scan:
         self._spooled = 0
         self._item = ""
 
-    def root(self, path: Path) -> None:
+    def root(self, path: Path, only: Sequence[FileFacts] | None) -> None:
         self._item = path.name
-        if path.is_dir():
+        if only is not None:
+            container = self._container(path.resolve(), folder=True)
+            for name, size, _ in only:
+                self._add(container, 0, size, size, FILE, 0, name)
+        elif path.is_dir():
             self._tree(path)
         else:
             self._archive_file(path, b"", 0, str(path))
@@ -304,12 +320,26 @@ def _plain(name: str) -> bytes:
     return raw
 
 
-def _files(root: Path) -> Iterator[tuple[bytes, int, int]]:
-    """(path below ``root``, bytes, mtime in ns) of every file, sorted by path; links are followed, not in circles."""
+def named(root: Path, names: Sequence[bytes]) -> list[FileFacts | None]:
+    """What is known of these files below the folder ``root``; None where there is no such file."""
+    found: list[FileFacts | None] = []
+    for name in names:
+        facts = None
+        if not name.startswith(b"/") and b".." not in name.split(b"/"):
+            with suppress(OSError, ValueError):
+                status = (root / os.fsdecode(name)).stat()
+                if stat.S_ISREG(status.st_mode):
+                    facts = name, status.st_size, status.st_mtime_ns
+        found.append(facts)
+    return found
+
+
+def _files(root: Path) -> Iterator[FileFacts]:
+    """Every file below ``root``, sorted by path; links are followed, not in circles."""
     try:
         top = root.stat()
         pending: list[tuple[bytes, tuple[tuple[int, int], ...]]] = [(b"", ((top.st_dev, top.st_ino),))]
-        found: list[tuple[bytes, int, int]] = []
+        found: list[FileFacts] = []
         while pending:
             folder, above = pending.pop()
             with os.scandir(os.fsencode(root) + b"/" + folder) as entries:
@@ -326,12 +356,15 @@ def _files(root: Path) -> Iterator[tuple[bytes, int, int]]:
     return iter(sorted(found))
 
 
-def identity(roots: Sequence[Path]) -> str:
-    """Hex digest that changes when a file below ``roots`` is added, removed or written; their content is not read."""
+def identity(roots: Sequence[Path], only: Sequence[FileFacts] | None = None) -> str:
+    """Hex digest that changes when a file below ``roots`` is added, removed or written; their content is not read.
+
+    ``only``: these files of the one root alone count.
+    """
     whole = hashlib.sha256()
     for root in roots:
         if root.is_dir():
-            for name, size, written in _files(root):
+            for name, size, written in _files(root) if only is None else only:
                 whole.update(b"%s\0%d %d\n" % (name, size, written))
         else:
             try:

@@ -13,7 +13,7 @@ from datahub.core.digests import sha256_hex
 from datahub.core.errors import BadArgument, LayoutError, NotReadable
 from datahub.core.events import Listener
 from datahub.pack import inventory, pictures
-from datahub.pack.inventory import Inventory
+from datahub.pack.inventory import FileFacts, Inventory
 from datahub.pack.listed import Listed
 from datahub.pack.own import key_of, tables
 from datahub.pack.own.values import text
@@ -50,10 +50,11 @@ def open_annotations(scheme: str, location: str, reading: Reading, scratch: Path
     columns = list(dict.fromkeys(name for row in rows for name in row))
     used = _columns(columns, reading.columns, path)
     base = inventory.check_root(reading.images.expanduser(), "images") if reading.images else path.parent
-    identity = inventory.identity([base])
-    there = inventory.take([base], scratch / f"files-{identity[:32]}", listener=listener)
     places = [f"row {first + at}" for at in range(len(rows))]
     names = _names(path, rows, used["image"], places)
+    only = _files(path, base, names, places, anywhere=reading.images is not None)
+    identity = inventory.identity([base], only)
+    there = inventory.take([base], scratch / f"files-{identity[:32]}", only=only, listener=listener)
     found = _find(path, base, there, names, places)
     further = tables.field_names([name for name in columns if name not in used.values()])
     label, split = used.get("label"), used.get("split")
@@ -167,21 +168,38 @@ def _names(path: Path, rows: Sequence[Mapping[str, Any]], column: str, places: S
     return list(seen)
 
 
+def _files(
+    path: Path, base: Path, names: Sequence[str], places: Sequence[str], *, anywhere: bool
+) -> list[FileFacts] | None:
+    """The images as files below ``base``; None where ``base`` has to be looked through, and may be: ``anywhere``.
+
+    What else lies beside the annotations is nobody's business: it may be large, damaged, or change.
+    """
+    if not base.is_dir():
+        return None
+    found = inventory.named(base, [_relative(name, base) for name in names])
+    files = [each for each in found if each is not None]
+    if len(files) == len(names):
+        return files
+    if not anywhere:
+        _missing(path, base, [at for at, each in enumerate(found) if each is None], names, places)
+    return None
+
+
 def _find(path: Path, base: Path, there: Inventory, names: Sequence[str], places: Sequence[str]) -> list[int]:
     """The inventory's rows of these images. Raises `LayoutError` naming the first that are not there."""
     row_of = {name: row for row, name in enumerate(there.members["name"].to_pylist())}
-    found, missing = [], []
-    for name, place in zip(names, places, strict=True):
-        row = row_of.get(_relative(name, base))
-        if row is None:
-            missing.append(f"{place} ({name})")
-        else:
-            found.append(row)
-    if missing:
-        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-        reason = f"{len(missing)} of {len(names)} images are not in {base}: {', '.join(missing[:SHOWN])}{more}"
-        raise LayoutError(str(path), "", reason, "mend the rows, or say where the images are: --images DIR|ARCHIVE")
+    found = [row_of.get(_relative(name, base), -1) for name in names]
+    _missing(path, base, [at for at, row in enumerate(found) if row < 0], names, places)
     return found
+
+
+def _missing(path: Path, base: Path, lacking: Sequence[int], names: Sequence[str], places: Sequence[str]) -> None:
+    if lacking:
+        some = ", ".join(f"{places[at]} ({names[at]})" for at in lacking[:SHOWN])
+        more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
+        reason = f"{len(lacking)} of {len(names)} images are not in {base}: {some}{more}"
+        raise LayoutError(str(path), "", reason, "mend the rows, or say where the images are: --images DIR|ARCHIVE")
 
 
 def _relative(name: str, base: Path) -> bytes:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from datahub.core.errors import BadArgument, LayoutError
-from tests.pack.own.conftest import Pack
+from tests.pack.own.conftest import Pack, jpeg
 
 ROWS = [(f"{number}.jpg", f"c{number % 2}") for number in range(8)]
 
@@ -127,3 +128,30 @@ def test_what_a_source_has_no_use_for_is_refused(images: Path, pack: Pack) -> No
     for reading in ({"columns": {"image": "x"}}, {"images": images}):
         with pytest.raises(BadArgument, match="imagefolder"):
             pack(f"imagefolder:{images}", **reading)
+
+
+def test_what_else_lies_beside_the_annotations_does_not_matter(images: Path, pack: Pack) -> None:
+    (images / "a.csv").write_text("image,label\n0.jpg,a\n./1.jpg,b\n")
+    (images / "other.tar").write_bytes(b"cut short")
+    before = pack(f"csv:{images / 'a.csv'}")
+    assert len(before["train"]) == 2
+    (images / "other.tar").unlink()
+    (images / "notes.txt").write_text("new")
+    assert pack(f"csv:{images / 'a.csv'}").record.plan == before.record.plan
+
+
+def test_rows_may_name_images_in_archives_of_a_folder_that_is_named(images: Path, pack: Pack, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.writestr("8.jpg", jpeg(8))
+    (tmp_path / "a.csv").write_text("image,label\nimages/0.jpg,a\nmore/8.jpg,b\n")
+    assert len(pack(f"csv:{tmp_path / 'a.csv'}", images=tmp_path)["train"]) == 2
+    with pytest.raises(LayoutError, match=r"1 of 2 images are not in .*row 3 \(more/8.jpg\).*--images"):
+        pack(f"csv:{tmp_path / 'a.csv'}")
+
+
+@pytest.mark.parametrize("name", ["../images/0.jpg", "/etc/hostname", "sub"])
+def test_rows_stay_below_their_folder(images: Path, pack: Pack, name: str) -> None:
+    (images / "sub").mkdir()
+    (images / "a.csv").write_text(f"image,label\n{name},a\n")
+    with pytest.raises(LayoutError, match="1 of 1 images are not in"):
+        pack(f"csv:{images / 'a.csv'}")
