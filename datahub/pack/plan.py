@@ -152,31 +152,13 @@ def plan(
     splits = dict(source.splits())
     _check_counts(manifest, base, splits, source)
     shuffle = source.random_access
-    options = {
-        "shard_bytes": choices.shard_bytes,
-        "stats": choices.stats,
-        "block": BLOCK,
-        "damaged": choices.damaged,
-        "recipe": {"name": choices.recipe.name, **choices.recipe.facts()},
-        "source": json.loads(json.dumps(source.facts(), sort_keys=True, default=str)),
-        "inputs": source.inputs if isinstance(source, Stored) else list(inputs),
-    }
+    options = _options(source, choices, inputs)
     shards, total = _cut(source, splits, choices)
-    facts = {
-        "format": FORMAT,
-        "manifest": manifest.digest,
-        "variant": variant,
-        "options": options,
-        "splits": splits,
-    }
-    digest = "sha256:" + hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    digest = _digest(manifest, variant, options, splits)
     free = _free(settings.home)
     ref = Ref(manifest.name, manifest.version, variant)
     if to is None and free < (left := total - _written(settings.datasets, ref, digest, total)):
         raise DiskFull(str(settings.home), left, free)
-    fields = dict(source.fields())
-    image = fields["image"]
-    fields["image"] = FieldSpec(type="image", extension=named.extension(choices.recipe, image.extension))
     return PackPlan(
         ref=ref,
         manifest=manifest,
@@ -184,7 +166,7 @@ def plan(
         splits=splits,
         classes=manifest.classes_of(base) or source.classes() or [],
         words=manifest.words_of(base) or list(getattr(source, "words", list)()),
-        fields=fields,
+        fields=_fields(source, choices.recipe),
         shards=shards,
         recipe=choices.recipe,
         damaged=choices.damaged,
@@ -198,6 +180,36 @@ def plan(
         to=f"{to.rstrip('/')}/{ref.name}/{ref.version}/{ref.variant}" if to else None,
         notes=tuple(getattr(source, "notes", list)()),
     )
+
+
+def _options(source: Source, choices: Choices, inputs: Sequence[str]) -> dict[str, Any]:
+    """What the record says of how it was packed: with the manifest, all that decides the bytes."""
+    return {
+        "shard_bytes": choices.shard_bytes,
+        "stats": choices.stats,
+        "block": BLOCK,
+        "damaged": choices.damaged,
+        "recipe": {"name": choices.recipe.name, **choices.recipe.facts()},
+        "source": json.loads(json.dumps(source.facts(), sort_keys=True, default=str)),
+        "inputs": source.inputs if isinstance(source, Stored) else list(inputs),
+    }
+
+
+def _digest(manifest: Manifest, variant: str, options: dict[str, Any], splits: dict[str, int]) -> str:
+    facts = {
+        "format": FORMAT,
+        "manifest": manifest.digest,
+        "variant": variant,
+        "options": options,
+        "splits": splits,
+    }
+    return "sha256:" + hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _fields(source: Source, recipe: Recipe) -> dict[str, FieldSpec]:
+    fields = dict(source.fields())
+    extension = named.extension(recipe, fields["image"].extension)
+    return {**fields, "image": FieldSpec(type="image", extension=extension)}
 
 
 def _check_counts(manifest: Manifest, variant: str, found: dict[str, int], source: Source) -> None:

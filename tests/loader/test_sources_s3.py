@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import fsspec
 import pytest
 
@@ -14,29 +12,12 @@ from datahub.loader.streaming import StreamingLoader
 from datahub.store.export import export
 from datahub.store.find import find
 from tests.loader.conftest import same
-from tests.pack.test_ground import endpoint, needs_s3  # noqa: F401 - the fixture
+from tests.pack.test_ground import bucket, endpoint, needs_s3  # noqa: F401 - fixtures
 
 pytestmark = needs_s3
 
 
-@pytest.fixture
-def bucket(endpoint, monkeypatch):  # noqa: F811
-    for key, value in {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "NO_PROXY": "127.0.0.1",
-    }.items():
-        monkeypatch.setenv(key, value)
-    fs = fsspec.filesystem("s3", skip_instance_cache=True)
-    name = f"bucket-{time.time_ns()}"
-    fs.mkdir(name)
-    yield f"s3://{name}/tiny"
-    fsspec.filesystem("s3").clear_instance_cache()
-
-
-def test_what_export_wrote_is_streamed(home, make, bucket, tmp_path):
+def test_what_export_wrote_is_streamed(home, make, bucket, tmp_path):  # noqa: F811
     export(find(home, Ref.parse("tiny")), bucket)
     far = Settings(home=tmp_path / "far")
     arguments = {"batch_size": 8, "shuffle": True, "num_workers": 2, "timeout": 60}
@@ -48,7 +29,7 @@ def test_what_export_wrote_is_streamed(home, make, bucket, tmp_path):
             assert len(ours) == len(theirs) and all(map(same, ours, theirs))
 
 
-def test_a_shard_that_is_not_there_is_named(home, bucket, tmp_path):
+def test_a_shard_that_is_not_there_is_named(home, bucket, tmp_path):  # noqa: F811
     export(find(home, Ref.parse("tiny")), bucket)
     fs, path = fsspec.core.url_to_fs(bucket)
     fs.rm_file(f"{path}/tiny-train-000001.tar")

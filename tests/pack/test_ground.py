@@ -51,15 +51,11 @@ def endpoint() -> Iterator[str]:
     server.wait()
 
 
-@pytest.fixture(params=["memory", pytest.param("s3", marks=needs_s3)])
-def url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    if request.param == "memory":
-        fs = fsspec.filesystem("memory")
-        fs.store.clear()
-        yield "memory://packed"
-        return
+@pytest.fixture
+def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of an empty bucket on a real S3-speaking server."""
     for key, value in {
-        "AWS_ENDPOINT_URL": request.getfixturevalue("endpoint"),
+        "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -69,8 +65,16 @@ def url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     fs = fsspec.filesystem("s3", skip_instance_cache=True)
     name = f"bucket-{time.time_ns()}"
     fs.mkdir(name)
-    yield f"s3://{name}/packed"
+    yield f"s3://{name}"
     fsspec.filesystem("s3").clear_instance_cache()
+
+
+@pytest.fixture(params=["memory", pytest.param("s3", marks=needs_s3)])
+def url(request: pytest.FixtureRequest) -> str:
+    if request.param == "s3":
+        return f"{request.getfixturevalue('bucket')}/packed"
+    fsspec.filesystem("memory").store.clear()
+    return "memory://packed"
 
 
 def remote(plan: PackPlan) -> dict[str, bytes]:
