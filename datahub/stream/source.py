@@ -56,10 +56,11 @@ class LocalShards:
         try:
             descriptor = self._descriptors.get(shard)
             data = os.pread(descriptor, size, offset) if descriptor is not None else self._opened(shard, offset, size)
+            end = offset + len(data) if data else self._paths[shard].stat().st_size
         except OSError as error:
             raise StoreDamaged(*self._problem(shard, f"cannot be read: {error.strerror or error}")) from error
         if len(data) != size:
-            reason = f"ends at byte {offset + len(data)}, {offset + size} are needed"
+            reason = f"ends at byte {end}, {offset + size} are needed"
             raise ShardCut(*self._problem(shard, reason))
         return data
 

@@ -119,6 +119,8 @@ class TestLocalShards(SourceContract):
         os.truncate(paths[2], 1000)
         with pytest.raises(StoreDamaged, match=r"s-2.tar: ends at byte 1000, 1050 are needed"):
             source.read(2, 950, 100)
+        with pytest.raises(StoreDamaged, match=r"s-2.tar: ends at byte 1000, 5010 are needed"):
+            source.read(2, 5000, 10)
 
     def test_descriptors_are_bounded_and_given_back(self, paths, monkeypatch):
         monkeypatch.setattr(module, "OPEN_SHARDS", 2)
