@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ NAME = "ledger-1.sqlite"
 """The number is the form of the tables: another version keeps books, and blocks, of its own."""
 BUSY = 30.0
 """Seconds to wait for another process's transaction; each takes milliseconds."""
+PAUSE = 0.005
+"""Seconds between two requests for WAL."""
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS block (
@@ -91,9 +94,9 @@ class Ledger:
         if self._connection is None:
             connection = sqlite3.connect(self._path, timeout=BUSY, isolation_level=None, check_same_thread=False)
             try:
-                connection.execute("PRAGMA journal_mode=WAL")
+                _use_wal(connection)
                 connection.execute("PRAGMA synchronous=NORMAL")
-                connection.executescript(TABLES)
+                connection.executescript(f"BEGIN IMMEDIATE; {TABLES} COMMIT;")
             except sqlite3.Error:
                 connection.close()
                 raise
@@ -190,6 +193,19 @@ class Ledger:
 
     def _many(self, statement: str, values: Iterable[tuple[object, ...]]) -> None:
         self._connect().executemany(statement, values)
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Ask for WAL until it is granted: where two processes ask at once SQLite fails one of them without waiting."""
+    deadline = time.monotonic() + BUSY
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE)
 
 
 _inherited: list[sqlite3.Connection | None] = []
