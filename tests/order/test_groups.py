@@ -43,7 +43,15 @@ def test_the_largest_group_is_whole_and_so_are_its_divisors_alone(batch, data):
 
 @pytest.mark.parametrize(
     ("batch", "world_size", "group", "cut"),
-    [(1024, 8, 128, None), (1024, 3, 2, 1), (1024, 3, 341, 2), (96, 4, 16, 1), (96, 6, 16, None), (100, 1, 64, None)],
+    [
+        (1024, 8, 128, None),
+        (1024, 3, 2, 1),
+        (1024, 3, 341, None),
+        (1023, 4, 255, 2),
+        (96, 4, 16, 1),
+        (96, 6, 16, None),
+        (100, 1, 64, None),
+    ],
 )
 def test_by_hand(batch, world_size, group, cut):
     assert cut_groups(batch, world_size, group) == cut
