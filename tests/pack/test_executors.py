@@ -165,6 +165,25 @@ def test_nobody_answers(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.exit_code == 4
 
 
+UNGUARDED = """
+import os, sys
+from datahub.pack import executor
+
+with open(sys.argv[1], "a") as file:
+    file.write("run\\n")
+with executor.make(2) as pool:
+    assert pool.submit(os.getpid).result(timeout=60) != os.getpid()
+"""
+
+
+def test_a_script_without_a_guard_runs_once(tmp_path: Path) -> None:
+    script, runs = tmp_path / "script.py", tmp_path / "runs"
+    script.write_text(UNGUARDED)
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, script, runs], check=True, timeout=120, env=environ)
+    assert runs.read_text() == "run\n"
+
+
 @pytest.mark.parametrize("where", ["slurm://x", "dask", "dask://a/b", "ray://user@host"])
 def test_what_is_no_executor(where: str) -> None:
     with pytest.raises(BadArgument, match="dask://HOST"):
