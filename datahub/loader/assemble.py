@@ -44,6 +44,8 @@ class Recipe:
     collate: Callable[[list[dict[str, Any]]], Any] | None = None
     dtype: torch.dtype | None = None
     channels_last: bool = False
+    orient: bool = False
+    """Images are turned upright by their EXIF orientation."""
 
 
 @dataclass
@@ -217,7 +219,9 @@ class Assembler:
         """Height and width that every image of a batch has; None where they differ."""
         if self._fold is not None:
             return self._fold.output
-        return (self._shape[0], self._shape[1]) if self._shape else None
+        if self._shape is None or (self._recipe.orient and self._shape[0] != self._shape[1]):
+            return None  # sides that differ may be swapped
+        return (self._shape[0], self._shape[1])
 
     def _gathered(self, work: Work) -> Any:
         """Images as one tensor or a list. Which it is does not hang on what else is in the batch by chance."""
@@ -283,27 +287,29 @@ class Assembler:
         return DamagedSample(shard, self._split.key(int(work.step.index[row])), int(place["offset"]), cause)
 
     def _decode(self, work: Work, rows: slice, encoded: Sequence[bytes | memoryview]) -> None:
+        orient = self._recipe.orient
         try:
             if self._fold is not None:
                 self._decode_frames(self._fold, work, rows, encoded)
             elif work.slab is not None:
-                decode_rows(encoded, work.slab[rows].numpy())
+                decode_rows(encoded, work.slab[rows].numpy(), orient)
             else:
-                work.each[rows] = [torch.from_numpy(image) for image in decode_each(encoded, self._channels)]
+                work.each[rows] = [torch.from_numpy(image) for image in decode_each(encoded, self._channels, orient)]
         except DamagedImage as damage:
             raise self._damage(work, rows.start + (damage.position or 0), damage.cause) from damage
 
     def _decode_frames(self, fold: Folded, work: Work, rows: slice, encoded: Sequence[bytes | memoryview]) -> None:
         where = work.rows[rows]
         source = np.stack([where["height"], where["width"]], axis=1).astype(np.int64)
-        if not source.all():  # an index that does not know
-            source = sizes_of(encoded)
+        orient = self._recipe.orient
+        if orient or not source.all():  # an index that does not know
+            source = sizes_of(encoded, orient)
         frames = fold.frames(source, self._draws(work.step).take(rows))
         if work.slab is not None:
-            decode_framed(encoded, frames, list(work.slab[rows].numpy()))
+            decode_framed(encoded, frames, list(work.slab[rows].numpy()), orient)
         else:
             found = outputs(frames, self._channels)
-            decode_framed(encoded, frames, found)
+            decode_framed(encoded, frames, found, orient)
             work.each[rows] = [torch.from_numpy(image) for image in found]
 
     def _call_each(self, work: Work, rows: slice) -> None:

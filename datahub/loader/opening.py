@@ -16,7 +16,8 @@ from datahub.core.refs import Ref
 from datahub.core.settings import Settings, resolve
 from datahub.loader.sources import Where
 from datahub.store import dataset as store
-from datahub.tensor.decode import FORMATS, decode_image
+from datahub.tensor.decode import decode_image
+from datahub.tensor.pillow import FORMATS
 
 
 def image_channels(dataset: store.Dataset) -> int:

@@ -27,6 +27,8 @@ def obstacle(split: Split, recipe: Recipe) -> str | None:
         return "batches hold the encoded bytes, too"
     if isinstance(recipe.transform, BatchTransform) and fold(recipe.transform) is not None:
         return "the transform crops or scales before anything is decoded"
+    if recipe.orient:
+        return "images are turned by their EXIF orientation"
     return "several splits are mixed" if isinstance(split, JoinedSplit) else None
 
 

@@ -36,10 +36,11 @@ from datahub.store.dataset import Split
 from datahub.store.selection import Selection
 from datahub.stream.mix import Mix, Weighted
 from datahub.stream.state import OrderParameters, State, restore
+from datahub.tensor.decoding import Decode
 from datahub.tensor.presets import Moments
 from datahub.tensor.transforms import BatchTransform
 
-Transform = str | BatchTransform | Callable[[torch.Tensor], Any]
+Transform = str | BatchTransform | Decode | Callable[[torch.Tensor], Any]
 
 
 class StreamingLoader:
@@ -52,7 +53,8 @@ class StreamingLoader:
 
     ``transform`` is a preset's name, a transform of `datahub.transforms` (once a batch), or a callable that takes one
     uint8 (C, H, W) tensor; ``collate`` takes the list of sample dicts in place of what stacks them; ``batch_transform``
-    takes the batch. All three run in worker threads.
+    takes the batch. All three run in worker threads. `datahub.transforms.Decode` in front of a transform turns images
+    upright by their EXIF orientation.
 
     ``where`` ("label in (1, 2) and width >= 256"; classes by name too), ``part`` (a range of key hashes, or several)
     and ``max_samples`` choose samples, in this order. ``ref`` may be a `datahub.mix`, `balanced` or `weighted`.
@@ -134,9 +136,11 @@ class StreamingLoader:
         self._members = open_members(ref, split, selection, self._options, opened)
         self.split: Split = self._members.split
         self.dataset = self.split.dataset
+        decoding = Decode.of(transform)
         self.recipe = Recipe(
             fields=arguments.field_names(fields),
-            transform=arguments.image_transform(transform, dtype, self._moments),
+            transform=arguments.image_transform(decoding.then, dtype, self._moments),
+            orient=decoding.orient,
             batch_transform=batch_transform,
             collate=collate,
             dtype=dtype,

@@ -20,6 +20,7 @@ EXTENSIONS = {
     "jpeg": "jpg",
     "png": "png",
     "webp": "webp",
+    "avif": "avif",
     "gif": "gif",
     "tiff": "tif",
     "bmp": "bmp",

@@ -16,7 +16,7 @@ from datahub.pack.inventory import Inventory
 from datahub.store.arrow import array
 from datahub.store.record import FieldSpec
 
-IMAGE = re.compile(rb"\.(?:jpe?g|png|webp|gif|bmp|tiff?|p[pg]m|jpe|jfif)$", re.IGNORECASE)
+IMAGE = re.compile(rb"\.(?:jpe?g|png|webp|avif|gif|bmp|tiff?|p[pg]m|jpe|jfif)$", re.IGNORECASE)
 FORMAT = {b"jpg": "jpeg", b"jpe": "jpeg", b"jfif": "jpeg", b"tif": "tiff", b"pgm": "ppm"}
 HIDDEN = re.compile(rb"(?:^|/)(?:\.|__MACOSX/|Thumbs\.db$)")
 SHOWN = 3

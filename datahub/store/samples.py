@@ -28,7 +28,7 @@ from datahub.store.record import FILENAME, SplitEntry
 HEADER = 512
 PIXEL_CAP = 178_956_970
 """Pixels above which an image is not decoded: where Pillow, too, takes it for a decompression bomb."""
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "PPM")
 """The decoders that may run."""
 SHOWN = 8
 """Bad samples of a shard, or rows of a column, that are told one by one; the others are counted."""

@@ -9,6 +9,7 @@ import torch
 
 from datahub.core.errors import BadArgument
 from datahub.tensor.batched import BatchTransform, Images
+from datahub.tensor.decoding import Decode
 from datahub.tensor.draws import Draws
 from datahub.tensor.moves import Move, chained, check_dtype, move
 from datahub.tensor.windows import Ints, Pixels
@@ -23,6 +24,8 @@ class Compose(BatchTransform):
     def __init__(self, transforms: Sequence[BatchTransform]) -> None:
         if not isinstance(transforms, Sequence) or not all(isinstance(each, BatchTransform) for each in transforms):
             hint = "use those of datahub.transforms; give other callables as transform= themselves"
+            if isinstance(transforms, Sequence) and any(isinstance(each, Decode) for each in transforms):
+                hint = "give Decode as transform=, and the others as its then="
             raise BadArgument("transforms", transforms, "is not a list of batched transforms", hint)
         self.transforms = tuple(_flat(transforms))
         if not self.transforms:

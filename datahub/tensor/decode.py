@@ -2,15 +2,17 @@
 
 Which channels: a field whose record gives a shape is decoded to that shape's channels (gray stays one channel); a
 field of varying sizes to RGB, as torchvision's ``ImageReadMode.RGB``. Plain JPEGs go through simplejpeg, plain PNGs
-through `datahub.tensor.png` and OpenCV; what is unusual (palettes, alpha, 16 bits, CMYK, WebP, GIF, TIFF, BMP) through
-Pillow: alpha is dropped, 16 bits keep the high byte, animations their first frame, gray from
-colour is Pillow's luma (libpng's may differ by one). All of them release the
-interpreter's lock while they work.
+through `datahub.tensor.png` and OpenCV; what is unusual (palettes, alpha, 16 bits, CMYK) and all other formats through
+`datahub.tensor.pillow`: alpha is dropped, 16 bits keep the high byte, animations their first frame, gray from colour
+is Pillow's luma (libpng's may differ by one). All of them release the interpreter's lock while they work.
+
+The reference for JPEG, PNG and WebP is ``torchvision.io.decode_image``; for AVIF, GIF, TIFF, BMP and PNM, which it does
+not decode or blends with a background of its own, Pillow. ``upright`` turns images by their EXIF orientation; by
+default they come as they are stored, as from torchvision.
 """
 
 from __future__ import annotations
 
-import io
 import re
 import struct
 from collections.abc import Sequence
@@ -21,38 +23,48 @@ import numpy as np
 import simplejpeg
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from datahub.core.errors import DamagedImage
-from datahub.tensor import png
+from datahub.tensor import orientation, pillow, png
+from datahub.tensor.pillow import FORMATS
 from datahub.tensor.resample import split
 
 PIXEL_CAP = 178_956_970
 """Pixels above which an image is refused before memory is taken: where Pillow, too, sees a decompression bomb."""
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
-"""Formats that are decoded at all; no other decoder is tried."""
 PNM = re.compile(rb"P([56])[ \t\r\n]+([1-9][0-9]{0,8})[ \t\r\n]+([1-9][0-9]{0,8})[ \t\r\n]+255[ \t\r\n]")
 """The header of a binary PNM of 8 bits without comments (netpbm's pgm(5) and ppm(5)), as the packer writes it."""
-MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-"""Channels -> Pillow's mode."""
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, MemoryError, TypeError)
-"""What Pillow's decoders raise over damaged bytes."""
+TURNS = {"jpeg": orientation.of_jpeg, "png": orientation.of_png}
+"""Kinds that fast decoders read -> where their EXIF orientation stands."""
 
 Pixels = NDArray[np.uint8]
 Encoded = bytes | memoryview
 
 
 class Header(NamedTuple):
-    """What the first bytes say. ``plain``: the fast decoders read it exactly as torchvision would."""
+    """What the first bytes say. ``plain``: the fast decoders read it exactly as torchvision would.
+
+    ``width`` and ``height`` are those of the image once it is turned by ``turn``, an EXIF orientation.
+    """
 
     kind: str
     width: int
     height: int
     channels: int
     plain: bool
+    turn: int = 1
+
+    def stored(self) -> Header:
+        """The same of the pixels before they are turned."""
+        size = (self.height, self.width) if orientation.swaps(self.turn) else (self.width, self.height)
+        return Header(self.kind, *size, self.channels, self.plain)
+
+    def turned(self, turn: int) -> Header:
+        """The same of the pixels of an image that is not turned yet, after they were."""
+        size = (self.height, self.width) if orientation.swaps(turn) else (self.width, self.height)
+        return Header(self.kind, *size, self.channels, self.plain, turn)
 
 
-def header(data: Encoded) -> Header:
+def header(data: Encoded, upright: bool = False) -> Header:
     """Read an image's header; raises `DamagedImage` for no image, or one above the pixel cap."""
     if data[:8] == png.SIGNATURE:
         found = _png_header(data)
@@ -62,10 +74,9 @@ def header(data: Encoded) -> Header:
         width, height = int(pnm[2]), int(pnm[3])
         found = Header("pnm", width, height, 3 if pnm[1] == b"6" else 1, plain=len(data) - pnm.end() == _bytes(pnm))
     else:
-        found = _other_header(data)
-    if found.width * found.height > PIXEL_CAP:
-        raise DamagedImage(f"{found.width} x {found.height} pixels are above the cap of {PIXEL_CAP}")
-    return found
+        return _other_header(data, upright)
+    pillow.check_cap(found.width, found.height, PIXEL_CAP)
+    return found.turned(TURNS[found.kind](data)) if upright and found.kind in TURNS else found
 
 
 def _bytes(pnm: re.Match[bytes]) -> int:
@@ -73,19 +84,19 @@ def _bytes(pnm: re.Match[bytes]) -> int:
     return int(pnm[2]) * int(pnm[3]) * (3 if pnm[1] == b"6" else 1)
 
 
-def decode(data: Encoded, channels: int = 3) -> Pixels:
+def decode(data: Encoded, channels: int = 3, upright: bool = False) -> Pixels:
     """One image as uint8 ``(C, H, W)``. Raises `DamagedImage`."""
-    found = header(data)
+    found = header(data, upright)
     out = np.empty((channels, found.height, found.width), np.uint8)
     _into(data, found, out)
     return out
 
 
-def decode_rows(images: Sequence[Encoded], out: Pixels) -> None:
+def decode_rows(images: Sequence[Encoded], out: Pixels, upright: bool = False) -> None:
     """Images of one shape into the rows of ``out``, uint8 ``(n, C, H, W)``. Raises `DamagedImage` with the position."""
     for row in png.decode_alike(images, out):
         try:
-            found = header(images[row])
+            found = header(images[row], upright)
             if (found.height, found.width) != out.shape[2:]:
                 reason = f"is {found.width} x {found.height}, not {out.shape[3]} x {out.shape[2]} as its index says"
                 raise DamagedImage(reason)
@@ -94,12 +105,12 @@ def decode_rows(images: Sequence[Encoded], out: Pixels) -> None:
             raise DamagedImage(damage.cause, row) from damage
 
 
-def decode_each(images: Sequence[Encoded], channels: int = 3) -> list[Pixels]:
+def decode_each(images: Sequence[Encoded], channels: int = 3, upright: bool = False) -> list[Pixels]:
     """Images of any sizes. Raises `DamagedImage` with the position."""
     out = []
     for row, data in enumerate(images):
         try:
-            out.append(decode(data, channels))
+            out.append(decode(data, channels, upright))
         except DamagedImage as damage:
             raise DamagedImage(damage.cause, row) from damage
     return out
@@ -131,9 +142,13 @@ def _jpeg_header(data: Encoded) -> Header:
     return Header("jpeg", width, height, channels, plain=space in ("Gray", "GRAY", "YCbCr", "RGB"))
 
 
-def _other_header(data: Encoded) -> Header:
-    with _opened(data) as image:
-        return Header("other", *image.size, channels=len(image.getbands()), plain=False)
+def _other_header(data: Encoded, upright: bool) -> Header:
+    kind = pillow.kind_of(data)
+    if kind is None:
+        raise DamagedImage(f"is no image that datahub reads ({', '.join(FORMATS)})")
+    width, height, channels, turn = pillow.look(data, kind, PIXEL_CAP)
+    found = Header(kind, width, height, channels, plain=False)
+    return found.turned(turn) if upright else found
 
 
 def interleaved(data: Encoded, found: Header, channels: int) -> Pixels:
@@ -141,6 +156,8 @@ def interleaved(data: Encoded, found: Header, channels: int) -> Pixels:
 
     ``found`` is the header of the same bytes.
     """
+    if found.turn != 1:
+        return orientation.turned(interleaved(data, found.stored(), channels), found.turn)
     image: Pixels | None = None
     if found.plain and channels in (1, 3):
         if found.kind == "jpeg":
@@ -148,7 +165,7 @@ def interleaved(data: Encoded, found: Header, channels: int) -> Pixels:
         elif channels >= found.channels:
             image = _pnm(data, found, channels) if found.kind == "pnm" else _png(data, channels)
     if image is None:
-        image = _pillow(data, channels)
+        image = pillow.decoded(data, found.kind, channels)
     if image.shape[:2] != (found.height, found.width):
         raise DamagedImage(f"decodes to {image.shape[1]} x {image.shape[0]}, not as its header says")
     return image
@@ -185,27 +202,3 @@ def _png(data: Encoded, channels: int) -> Pixels:
     if channels == 3:  # OpenCV's channels are blue, green, red
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
     return image  # type: ignore[no-any-return]
-
-
-def _pillow(data: Encoded, channels: int) -> Pixels:
-    with _opened(data) as image:
-        try:
-            return _converted(image, channels)
-        except BROKEN as error:
-            raise DamagedImage(f"does not decode: {error}") from error
-
-
-def _converted(image: Image.Image, channels: int) -> Pixels:
-    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion would clip them
-        high = (np.asarray(image) >> 8).astype(np.uint8)
-        return high if channels == 1 else np.repeat(high[..., None], channels, axis=2)
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return np.asarray(image.convert(MODES[channels]))
-
-
-def _opened(data: Encoded) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
-    except (*BROKEN, Image.DecompressionBombError) as error:
-        raise DamagedImage(f"is no image that datahub reads ({', '.join(FORMATS)})") from error

@@ -8,25 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datahub.core.errors import DamagedImage
+from datahub.tensor import orientation
 from datahub.tensor.decode import Encoded, Header, Pixels, header, interleaved
 from datahub.tensor.frames import Frame, Frames
 from datahub.tensor.partial import jpeg_box
 from datahub.tensor.resample import framed_pixels
 
 
-def sizes_of(images: Sequence[Encoded]) -> NDArray[np.int64]:
+def sizes_of(images: Sequence[Encoded], upright: bool = False) -> NDArray[np.int64]:
     """Heights and widths, ``(n, 2)``, by the images' headers. Raises `DamagedImage` with the position."""
     found = np.empty((len(images), 2), np.int64)
     for row, data in enumerate(images):
         try:
-            seen = header(data)
+            seen = header(data, upright)
         except DamagedImage as damage:
             raise DamagedImage(damage.cause, row) from damage
         found[row] = seen.height, seen.width
     return found
 
 
-def decode_framed(images: Sequence[Encoded], frames: Frames, outs: Sequence[Pixels]) -> None:
+def decode_framed(images: Sequence[Encoded], frames: Frames, outs: Sequence[Pixels], upright: bool = False) -> None:
     """Each image's frame into ``outs``, uint8 ``(C, H, W)`` of the frame's size each.
 
     The pixels are those of decoding whole, cropping and scaling. Raises `DamagedImage` with the position, also for an
@@ -34,7 +35,7 @@ def decode_framed(images: Sequence[Encoded], frames: Frames, outs: Sequence[Pixe
     """
     for row, (data, frame) in enumerate(zip(images, frames.rows(), strict=True)):
         try:
-            _one(data, frame, outs[row])
+            _one(data, frame, outs[row], upright)
         except DamagedImage as damage:
             raise DamagedImage(damage.cause, row) from damage
 
@@ -44,8 +45,8 @@ def outputs(frames: Frames, channels: int) -> list[Pixels]:
     return [np.empty((channels, height, width), np.uint8) for _, _, height, width in frames.window.tolist()]
 
 
-def _one(data: Encoded, frame: Frame, out: Pixels) -> None:
-    found = header(data)
+def _one(data: Encoded, frame: Frame, out: Pixels, upright: bool) -> None:
+    found = header(data, upright)
     if (found.height, found.width) != frame.source:
         wanted = f"{frame.source[1]} x {frame.source[0]}"
         raise DamagedImage(f"is {found.width} x {found.height}, not {wanted} as its index says")
@@ -54,6 +55,11 @@ def _one(data: Encoded, frame: Frame, out: Pixels) -> None:
 
 def _region(data: Encoded, found: Header, frame: Frame, channels: int) -> Pixels:
     """The pixels of the frame's box, uint8 ``(h, w, C)``."""
+    if found.turn != 1:
+        box = orientation.stored_box(frame.box, frame.source, found.turn)
+        stored = found.stored()
+        frame = frame._replace(source=(stored.height, stored.width), box=box)
+        return orientation.turned(_region(data, stored, frame, channels), found.turn)
     if found.kind == "jpeg" and found.plain and channels in (1, 3):
         part = jpeg_box(data, found, frame.box, channels)
         if part is not None:

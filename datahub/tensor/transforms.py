@@ -9,6 +9,7 @@ from __future__ import annotations
 from datahub.tensor.batched import DTYPES, BatchTransform, Images
 from datahub.tensor.compose import Compose
 from datahub.tensor.crops import CenterCrop, RandomResizedCrop, Resize
+from datahub.tensor.decoding import Decode
 from datahub.tensor.moves import RandomCrop, RandomHorizontalFlip, RandomVerticalFlip
 from datahub.tensor.normalize import Normalize, Scale
 
@@ -17,6 +18,7 @@ __all__ = [
     "BatchTransform",
     "CenterCrop",
     "Compose",
+    "Decode",
     "Images",
     "Normalize",
     "RandomCrop",

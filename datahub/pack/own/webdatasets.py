@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 MOST = 100_000
-IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm")
+IMAGES = ("jpg", "jpeg", "png", "webp", "avif", "gif", "bmp", "tif", "tiff", "ppm", "pgm")
 SPLITS = re.compile(r"(?:^|[-_.])(train|val|validation|test|dev)(?=[-_.]|$)")
 TEXT = 1 << 20
 """Bytes of a text member above which it is taken for a mistake."""
