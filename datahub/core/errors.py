@@ -207,10 +207,10 @@ class RecordInvalid(VerificationError):
 class StoreDamaged(VerificationError):
     """Files of a packed variant are missing or changed; ``problems`` lists every one."""
 
-    def __init__(self, ref: str, problems: Iterable[Problem]) -> None:
+    def __init__(self, ref: str, problems: Iterable[Problem], next_step: str = "") -> None:
         self.ref, self.problems = ref, tuple(problems)
         listed = "; ".join(f"{p.place}: {p.message}" for p in self.problems)
-        super().__init__(f"{ref} is damaged: {listed}", f"run `datahub fetch {ref} --replace`")
+        super().__init__(f"{ref} is damaged: {listed}", next_step or f"run `datahub fetch {ref} --replace`")
 
 
 class ShardCut(StoreDamaged):

@@ -10,6 +10,8 @@ from datahub.core.errors import BadReference
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 VERSION = re.compile(r"[0-9A-Za-z](?:[0-9A-Za-z._+-]{0,30}[0-9A-Za-z])?")
 VARIANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+SHARDS = "wds:"
+"""How a reference begins that is no name but shards themselves: ``wds:train-{000000..000146}.tar``."""
 SPLIT = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 from datahub.core.errors import DamagedSample, NotInStore
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings, resolve
-from datahub.loader.sources import Where
+from datahub.loader.sources import Where, is_shards, source_of
 from datahub.store import dataset as store
 from datahub.tensor.decode import decode_image
 from datahub.tensor.pillow import FORMATS
@@ -37,17 +37,19 @@ def open_dataset(
 ) -> store.Dataset:
     """Open a packed dataset; ``["train"][7]["image"]`` is a uint8 tensor (C, H, W). Raises `NotInStore`.
 
-    ``source``: the URL or folder it stands at, in place of the store; its tables are kept and its shards read through
-    the block cache, see `StreamingLoader`. Without ``settings`` they are resolved from the environment.
+    ``source``: the URL or folder it stands at, in place of the store, or WebDataset shards; its tables are kept and its
+    shards read through the block cache, see `StreamingLoader`. ``ref`` may be shards itself, ``wds:train-{00..99}.tar``.
+    Without ``settings`` they are resolved from the environment.
     """
     settings = resolve() if settings is None else settings
+    source = source_of(ref, source)
     where = Where.of(settings, source, cache_dir, cache_limit, timeout)
     return _opened(ref, settings, where, asked_for=source is not None)
 
 
 def _opened(ref: str | Ref, settings: Settings, where: Where | None, *, asked_for: bool) -> store.Dataset:
     """From the source that was asked for, or the store; from the settings' source what the store does not have."""
-    wanted = Ref.parse(ref) if isinstance(ref, str) else ref
+    wanted, where, asked_for = _named(ref, settings, where, asked_for)
     if where is not None and asked_for:
         dataset = where.open(wanted, settings)
     else:
@@ -59,6 +61,15 @@ def _opened(ref: str | Ref, settings: Settings, where: Where | None, *, asked_fo
             dataset = where.open(wanted, settings)
     dataset.decode = partial(decode_image, channels=image_channels(dataset))
     return dataset
+
+
+def _named(ref: str | Ref, settings: Settings, where: Where | None, asked_for: bool) -> tuple[Ref, Where | None, bool]:
+    """What is opened, where, and whether it is asked for there: shards (``wds:...``) are called after themselves."""
+    if isinstance(ref, str) and is_shards(ref):
+        from datahub.stream.foreign.naming import title
+
+        return Ref(title(ref)), Where.of_shards(ref, settings, where), True
+    return (Ref.parse(ref) if isinstance(ref, str) else ref), where, asked_for
 
 
 def open_or_fetch(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 from datahub.core.errors import BadArgument
 from datahub.core.events import Listener, ignore
-from datahub.core.refs import Ref
+from datahub.core.refs import SHARDS, Ref
 from datahub.core.settings import Settings
 from datahub.core.sizes import parse_bytes
 from datahub.order.formula import OrderOptions
@@ -56,15 +56,45 @@ class Where:
             return None
         return cls(url, folder or settings.home / "cache", limit, folder is not None, timeout, listener)
 
+    @classmethod
+    def of_shards(cls, shards: str, settings: Settings, where: Where | None) -> Where:
+        """What is to be read for a reference that is shards itself; the rest is as ``where`` says."""
+        found = replace(where, url=shards) if where is not None else cls.of(settings, shards, None, None)
+        assert found is not None
+        return found
+
     def open(self, ref: Ref, settings: Settings) -> store.Dataset:
         """The dataset at the source. Local folders are read where they are, unless a cache was asked for."""
+        from datahub.stream.foreign.naming import holds_shards, names_shards
+        from datahub.stream.foreign.opening import open_foreign
         from datahub.stream.remote import Here, open_local, open_remote
 
         local = _local(self.url)
-        if local is not None and not self.cache_asked_for:
-            return open_local(ref, local, settings)
         here = Here(self.cache_dir, self.cache_limit, self.timeout * ANSWER, self.listener)
-        return open_remote(ref, self.url if local is None else local.absolute().as_uri(), here, settings)
+        if names_shards(self.url):
+            return open_foreign(ref, self.url, here, settings, cached=self.cache_asked_for)
+        try:
+            if local is not None and not self.cache_asked_for:
+                return open_local(ref, local, settings)
+            return open_remote(ref, self.url if local is None else local.absolute().as_uri(), here, settings)
+        except BadArgument:
+            if not holds_shards(self.url if local is None else str(local)):
+                raise
+        return open_foreign(ref, self.url, here, settings, cached=self.cache_asked_for)
+
+
+def source_of(ref: Any, source: Any) -> Any:
+    """``source``, or the reference where that is shards itself (``wds:...``). Raises `BadArgument` for both."""
+    if not is_shards(ref):
+        return source
+    if source is not None:
+        raise BadArgument("source", source, f"{ref} says itself what is read", "give a name, or leave source= out")
+    return ref
+
+
+def is_shards(ref: Any) -> bool:
+    """Whether a reference is no name but shards themselves."""
+    return isinstance(ref, str) and ref.startswith(SHARDS)
 
 
 def shard_source(
@@ -73,7 +103,8 @@ def shard_source(
     """What reads a split's shards; LOCAL_WORLD_SIZE says how many ranks share the machine's cache."""
     elsewhere = split.dataset.elsewhere
     if elsewhere is None:
-        return LocalShards(str(split.dataset.ref), split.shards)
+        found = getattr(split, "source_here", None)  # shards that are not of a store
+        return LocalShards(str(split.dataset.ref), split.shards) if found is None else found()
     from datahub.stream.remote import RemoteVariant
 
     assert isinstance(elsewhere, RemoteVariant)
@@ -96,11 +127,7 @@ def _spread(split: store.Split, options: OrderOptions, *, shuffle: bool) -> int:
 def _url(source: Any) -> str:
     if not isinstance(source, str | PathLike) or not fspath(source):
         raise BadArgument("source", source, "is no URL or folder", "write scheme://place, like s3://bucket/prefix")
-    url = str(fspath(source))
-    if url.startswith("wds:"):
-        hint = f"pack them first: `datahub pack '{url}' NAME@1.0`, and give NAME"
-        raise BadArgument("source", url, "shards without datahub's index are not streamed as they are", hint)
-    return url
+    return str(fspath(source))
 
 
 def _local(url: str) -> Path | None:

@@ -28,7 +28,7 @@ from datahub.loader.opening import open_or_fetch
 from datahub.loader.quarantine import Quarantine
 from datahub.loader.resident import Residency
 from datahub.loader.schedule import Plan, Schedule
-from datahub.loader.sources import Where, shard_source
+from datahub.loader.sources import Where, shard_source, source_of
 from datahub.loader.topology import Topology, resolve_topology
 from datahub.loader.workers import default_workers
 from datahub.order.formula import OrderOptions
@@ -63,6 +63,10 @@ class StreamingLoader:
     Blocks of its shards are verified and kept in ``cache_dir``, at most ``cache_limit`` bytes (``"500GB"``) of them,
     for all processes of the machine; ``listener`` hears where that cannot be done. An origin that does not answer
     within ``timeout`` is reported by name.
+
+    ``source`` may also be WebDataset shards that were not packed by datahub: a folder of them, or paths and URLs with
+    ``{000..146}``, commas and ``*``; ``ref`` is then what they are called, or ``wds:SHARDS`` itself. They are scanned
+    when they are first opened, remote ones whole, and the index is kept under the home for as long as they are the same.
 
     Each ``for`` runs the current epoch from the current position and leaves the loader at the next epoch; a loop that
     was left early is over, and the next ``for`` begins the epoch after it. Only one loop runs at a time: a newer one
@@ -130,6 +134,7 @@ class StreamingLoader:
         set_aside = arguments.on_error(on_error, arguments.field_names(fields))
         selection = Selection.of(where, part, max_samples)
         settings = resolve() if settings is None else settings
+        source = source_of(ref, source)
         place = Where.of(settings, source, cache_dir, cache_limit, self._timeout, listener)
         asked = source is not None
         opened = partial(open_or_fetch, settings=settings, download=download, where=place, asked_for=asked)

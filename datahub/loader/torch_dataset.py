@@ -22,6 +22,7 @@ from datahub.core.refs import Ref
 from datahub.loader import arguments
 from datahub.loader.batch import Batch, ListBatch, TupleBatch, as_list, state_of
 from datahub.loader.board import Board, Entry, number
+from datahub.loader.sources import is_shards
 from datahub.loader.streaming import StreamingLoader
 from datahub.loader.topology import Topology
 
@@ -213,7 +214,7 @@ class StreamingDataset(IterableDataset[Any]):
         loader = self._made
         if loader is None:
             return self._ref, self._topology, self._facts or {}
-        named = isinstance(self._ref, str | Ref)
+        named = isinstance(self._ref, str | Ref) and not is_shards(self._ref)
         return (str(loader.dataset.ref) if named else self._ref), loader.topology, self._state
 
     @property

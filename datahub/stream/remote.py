@@ -127,7 +127,7 @@ class RemoteVariant:
             _keep(self.folder / FILENAME, data)
         except DiskError as error:
             self.folder = Path(tempfile.mkdtemp(prefix="datahub-"))
-            weakref.finalize(self, _remove, self.folder, os.getpid())
+            weakref.finalize(self, remove_folder, self.folder, os.getpid())
             here.listener(Note(STAGE, f"{error.message}; tables are kept until the program ends", warning=True))
             _keep(self.folder / FILENAME, data)
         self._begin()
@@ -233,7 +233,8 @@ class RemoteVariant:
         self._begin()
 
 
-def _remove(folder: Path, process: int) -> None:
+def remove_folder(folder: Path, process: int) -> None:
+    """Take away what ``process`` kept until its end."""
     if process == os.getpid():  # a forked child has it from its parent
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -6,7 +6,7 @@ import os
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from datahub.core.errors import Problem, ShardCut, StoreDamaged
 from datahub.stream.spans import Data, Spans, runs
@@ -104,6 +104,7 @@ class LocalShards:
         descriptor = os.open(self._paths[shard], os.O_RDONLY | os.O_CLOEXEC)
         kept = -1
         try:
+            self._look(shard, descriptor)
             if len(self._descriptors) < OPEN_SHARDS:
                 kept = self._descriptors.setdefault(shard, descriptor)
             return os.pread(descriptor, size, offset)
@@ -111,10 +112,13 @@ class LocalShards:
             if kept != descriptor:
                 os.close(descriptor)
 
-    def _problem(self, shard: int, reason: str) -> tuple[str, list[Problem]]:
-        return self._ref, [Problem(self._paths[shard].name, reason)]
+    def _look(self, shard: int, descriptor: int) -> None:
+        """What is to be seen of a shard that was just opened; the record's are what they are."""
 
-    def __reduce__(self) -> tuple[type[LocalShards], tuple[str, tuple[Path, ...]]]:
+    def _problem(self, shard: int, reason: str) -> tuple[str, list[Problem], str]:
+        return self._ref, [Problem(self._paths[shard].name, reason)], ""
+
+    def __reduce__(self) -> tuple[type[LocalShards], tuple[Any, ...]]:
         return LocalShards, (self._ref, self._paths)
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import threading
 import time
+from hashlib import sha256
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import urllib3
 
 from datahub.acquire.http import HttpOrigin, pool_for
 from datahub.acquire.origins import Stream
-from datahub.core.errors import ConnectionLost
+from datahub.core.errors import ConnectionLost, HttpError
 from datahub.stream.origin import CONNECTIONS, Received
 
 CONNECT, SILENCE = 10.0, 20.0
 """Seconds that a connection, or the next byte, may take before the request is given up and made again."""
+HEAD = 512
+"""Bytes asked for where only a file's size and ETag are wanted."""
 LARGEST = 1 << 30
 """Bytes of a file that is read whole into memory; more is a mistake."""
 
@@ -74,6 +77,21 @@ class WebFiles:
         if stream.total is not None and len(found) < min(stream.total, LARGEST):
             raise ConnectionLost(self.name(path), f"ended after {len(found)} of {stream.total} bytes")
         return bytes(found)
+
+    def facts(self, path: str, seconds: float) -> tuple[int, str]:
+        """A file's size, and its strong ETag or Last-Modified; of a server that gives neither, a digest of its head."""
+        stream = self._file(path).open(0, HEAD, None, timeout=_timeout(seconds))
+        head = b""
+        try:
+            for data in stream.chunks:  # a range is read to its end: its connection can be used again then
+                head += data
+                if not stream.partial and len(head) >= HEAD:
+                    break
+        finally:
+            stream.close()
+        if stream.total is None:
+            raise HttpError(self.name(path), 200, "but its size is not told")
+        return stream.total, stream.tag or sha256(head[:HEAD]).hexdigest()
 
     def close(self) -> None:
         if self._process == os.getpid() and self._pool is not None:

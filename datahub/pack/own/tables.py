@@ -66,7 +66,7 @@ def write(
     fields = {"image": pictures.image_field(rows.names)}
     classes: list[str] | None = None
     if rows.labels is not None:
-        numbers, classes = _labels(rows)
+        numbers, classes = numbered(rows)
         table = table.append_column("label", array(numbers, pa.int64()))
         fields["label"] = pictures.LABEL
         notes.append(f"{len(classes)} classes: {_some(classes)}")
@@ -86,7 +86,7 @@ def _some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
-def _labels(rows: Rows) -> tuple[list[int], list[str]]:
+def numbered(rows: Rows) -> tuple[list[int], list[str]]:
     """Numbers of the labels, and the classes."""
     labels = rows.labels or []
     for at, label in enumerate(labels):

@@ -32,7 +32,7 @@ TEXT = 1 << 20
 
 
 def open_shards(location: str, reading: Reading, scratch: Path, listener: Listener) -> Listed:
-    urls = [url for part in _parts(location) for url in expand(part)]
+    urls = [url for part in parts(location) for url in expand(part)]
     shards = [shard for url in urls for shard in _local(url, scratch, listener)]
     identity = inventory.identity(shards)
     there = inventory.take(shards, scratch / f"files-{identity[:32]}", listener=listener)
@@ -52,7 +52,7 @@ def open_shards(location: str, reading: Reading, scratch: Path, listener: Listen
     return tables.write(scratch / f"{key_of(facts)}-samples", there, rows, reading.split, facts, notes)
 
 
-def _parts(location: str) -> Iterator[str]:
+def parts(location: str) -> Iterator[str]:
     """Cut at commas that are not in braces, and at ``::``."""
     depth, start = 0, 0
     text = location.replace("::", ",")
