@@ -317,6 +317,7 @@ class LockTimeout(OriginError):
 
 class DiskError(DatahubError):
     exit_code = 5
+    path: str
 
 
 class DiskFull(DiskError):

@@ -37,9 +37,9 @@ def open_dataset(
 ) -> store.Dataset:
     """Open a packed dataset; ``["train"][7]["image"]`` is a uint8 tensor (C, H, W). Raises `NotInStore`.
 
-    ``source``: the URL or folder it stands at, in place of the store, or WebDataset shards; its tables are kept and its
-    shards read through the block cache, see `StreamingLoader`. ``ref`` may be shards itself, ``wds:train-{00..99}.tar``.
-    Without ``settings`` they are resolved from the environment.
+    ``source``: the URL or folder it stands at, in place of the store, or WebDataset shards; its tables are kept and
+    its shards read through the block cache, see `StreamingLoader`. ``ref`` may be ``wds:train-{00..99}.tar``: shards
+    themselves. Without ``settings`` they are resolved from the environment.
     """
     settings = resolve() if settings is None else settings
     source = source_of(ref, source)

@@ -66,7 +66,7 @@ class StreamingLoader:
 
     ``source`` may also be WebDataset shards that were not packed by datahub: a folder of them, or paths and URLs with
     ``{000..146}``, commas and ``*``; ``ref`` is then what they are called, or ``wds:SHARDS`` itself. They are scanned
-    when they are first opened, remote ones whole, and the index is kept under the home for as long as they are the same.
+    when they are first opened, remote ones whole; the index is kept under the home for as long as they are the same.
 
     Each ``for`` runs the current epoch from the current position and leaves the loader at the next epoch; a loop that
     was left early is over, and the next ``for`` begins the epoch after it. Only one loop runs at a time: a newer one

@@ -12,6 +12,7 @@ from typing import Any
 
 from datahub.core.digests import BLOCK
 from datahub.core.errors import OriginStalled, Problem, StoreDamaged
+from datahub.store.cache.block import HINT
 from datahub.store.cache.blockcache import BlockCache
 from datahub.stream.ahead import Ahead
 from datahub.stream.fetcher import Fetcher
@@ -65,7 +66,8 @@ class CachedShards:
         self._singles: Singles | None = None
         self._filling, self._full_until = 0, 0.0
         if self._vouchers is not None:
-            self._singles = Singles(self._vouchers, self._fetcher, self._range, self._name)
+            hint = self._shards[0].hint if self._shards else HINT
+            self._singles = Singles(self._vouchers, self._fetcher, self._range, self._name, hint)
 
     def read(self, shard: int, offset: int, size: int) -> Data:
         return self._read([(shard, offset, size)])[0]

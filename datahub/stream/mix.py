@@ -13,7 +13,7 @@ from numbers import Rational, Real
 from typing import Any, Literal
 
 from datahub.core.errors import BadArgument
-from datahub.core.refs import SPLIT, Ref
+from datahub.core.refs import SHARDS, SPLIT, Ref
 from datahub.order.mixture import RUN
 
 Labels = Literal["same", "own"]
@@ -109,7 +109,9 @@ def weighted(
 
 
 def member_of(name: str) -> tuple[str, str | None]:
-    """ "REF:SPLIT" -> (REF, SPLIT); the split is None where it is not named."""
+    """ "REF:SPLIT" -> (REF, SPLIT); the split is None where it is not named, as in ``wds:SHARDS``."""
+    if name.startswith(SHARDS):
+        return name, None
     ref, _, split = name.partition(":")
     return ref, split or None
 
@@ -180,6 +182,8 @@ def _named(name: Any) -> str:
     text = str(name) if isinstance(name, Ref) else name
     if not isinstance(text, str):
         raise BadArgument("mix", name, "is not a dataset's reference", 'write {"a": 0.7, "b:test": 0.3}')
+    if text.startswith(SHARDS):
+        return text
     ref, split = member_of(text)
     if ":" in text and not (split and SPLIT.fullmatch(split)):
         raise BadArgument("mix", text, f"{split!r} is not a split's name", "write REF or REF:SPLIT")

@@ -8,7 +8,7 @@ from hashlib import sha256
 
 from datahub.core.digests import BLOCK
 from datahub.store.blocks import WIDTH
-from datahub.store.cache.block import Block
+from datahub.store.cache.block import HINT, Block
 from datahub.stream.origin import Files
 from datahub.stream.samples import Span
 from datahub.stream.spans import Data
@@ -23,13 +23,14 @@ class Shard:
     raw: bytes = b""
     mark: str = ""
     """Without digests: what tells these bytes from others that were at the same place."""
+    hint: str = HINT
 
     def block(self, number: int, files: Files, tag: str) -> Block:
         size = min(BLOCK, self.size - number * BLOCK)
         name = f"{files.name(self.path)} block {number}"
         if self.raw:
             digest = self.raw[number * WIDTH : (number + 1) * WIDTH]
-            return Block(digest.hex(), size, digest, name, tag)
+            return Block(digest.hex(), size, digest, name, tag, self.hint)
         key = sha256(f"{files.name(self.path)} {self.size} {self.mark} {number}".encode()).hexdigest()
         return Block(key, size, None, name, tag)
 

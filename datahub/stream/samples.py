@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datahub.core.errors import DigestMismatch
-from datahub.store.cache.block import Data
+from datahub.store.cache.block import HINT, Data
 from datahub.store.dataset import Split
 from datahub.stream.fetcher import Fetcher
 
@@ -65,8 +65,15 @@ class Singles:
     """
 
     def __init__(
-        self, vouchers: Vouchers, fetcher: Fetcher, fetch: Callable[[int, int, int], Data], name: Callable[[int], str]
+        self,
+        vouchers: Vouchers,
+        fetcher: Fetcher,
+        fetch: Callable[[int, int, int], Data],
+        name: Callable[[int], str],
+        hint: str = HINT,
     ) -> None:
+        """``hint``: what to do where bytes are wrong."""
+        self._hint = hint
         self._vouchers, self._fetcher, self._fetch, self._name = vouchers, fetcher, fetch, name
         self._lock = threading.Lock()
         self._held: dict[Span, Future[Any]] = {}
@@ -115,5 +122,4 @@ class Singles:
             if actual.digest() == digest:
                 return data
         where = f"{self._name(shard)} bytes {offset}-{offset + size}"
-        hint = "the origin holds other bytes than its index says: export or pack the dataset there again"
-        raise DigestMismatch(where, f"sha256:{digest.hex()}", f"sha256:{actual.hexdigest()}", hint)
+        raise DigestMismatch(where, f"sha256:{digest.hex()}", f"sha256:{actual.hexdigest()}", self._hint)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from datahub.core.errors import DiskError, LayoutError, Offline
+from datahub.core.digests import sha256_hex
+from datahub.core.errors import DiskError, LayoutError, NotReadable, Offline
 from datahub.core.events import Note
 from datahub.core.locks import FileLock
 from datahub.core.refs import Ref
@@ -25,9 +26,11 @@ from datahub.stream.foreign import parts
 from datahub.stream.foreign.dataset import ForeignDataset
 from datahub.stream.foreign.facts import Facts
 from datahub.stream.foreign.indexing import Indexing
+from datahub.stream.foreign.local import HINT
 from datahub.stream.foreign.naming import Named, find_shards
 from datahub.stream.foreign.places import ShardFiles
-from datahub.stream.foreign.tables import VARIANT, VERSION, Merging
+from datahub.stream.foreign.tables import VARIANT, Merging
+from datahub.stream.pieces import Shard
 from datahub.stream.remote import LOCAL, STAGE, Here, RemoteVariant, remove_folder
 
 
@@ -42,16 +45,15 @@ def open_foreign(ref: Ref, source: str, here: Here, settings: Settings, *, cache
         raise Offline(f"source={source!r}")
     files = ShardFiles(shards)
     facts = facts_of.of_shards(shards, files, here.seconds)
-    named = Ref(ref.name, ref.version or VERSION, ref.variant or VARIANT)
     try:
-        folder, record = _indexed(named, source, facts, files, here, settings)
+        return _dataset(ref, *_indexed(ref, source, facts, files, here, settings), facts, files, here)
     except DiskError as error:
-        spare, folder_of_index = _elsewhere(error, here, settings)
-        folder, record = _indexed(named, source, facts, files, here, spare)
-        made = _dataset(named, folder, record, facts, files, here)
-        weakref.finalize(made, remove_folder, folder_of_index, os.getpid())
+        if not Path(error.path).is_relative_to(settings.home):
+            raise
+        spare = _elsewhere(error, here, settings)
+        made = _dataset(ref, *_indexed(ref, source, facts, files, here, spare), facts, files, here)
+        weakref.finalize(made, remove_folder, spare.home, os.getpid())
         return made
-    return _dataset(named, folder, record, facts, files, here)
 
 
 def _placed(shards: list[Named], cached: bool) -> list[Named]:
@@ -65,16 +67,19 @@ def _network(shard: Named) -> bool:
     return not shard.local and shard.url.partition("://")[0] not in LOCAL
 
 
-def _elsewhere(error: DiskError, here: Here, settings: Settings) -> tuple[Settings, Path]:
+def _elsewhere(error: DiskError, here: Here, settings: Settings) -> Settings:
     """Settings of a home that is there until the program ends: the index cannot be kept."""
     folder = Path(tempfile.mkdtemp(prefix="datahub-"))
     here.listener(Note(STAGE, f"{error.message}; the index is kept until the program ends", warning=True))
-    return replace(settings, home=folder), folder
+    return replace(settings, home=folder)
 
 
 def _dataset(
     ref: Ref, folder: Path, record: Record, facts: Sequence[Facts], files: ShardFiles, here: Here
 ) -> ForeignDataset:
+    """Without a version of the caller's own it goes by one that its content decides."""
+    content = sha256_hex(" ".join(each.fingerprint for each in record.splits.values()).encode())
+    ref = Ref(ref.name, ref.version or content[:8], ref.variant or VARIANT)
     manifest = records.ManifestEntry(name=ref.name, version=str(ref.version), digest="")
     record = msgspec.structs.replace(record, manifest=manifest, variant=str(ref.variant))
     elsewhere = None if facts[0].named.local else ForeignVariant(files, record, folder, here)
@@ -107,8 +112,10 @@ def _indexed(
 def _kept(folder: Path) -> Record | None:
     try:
         return records.read(folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise NotReadable(str(folder), error.strerror or str(error)) from error
 
 
 def _merged(source: str, facts: Sequence[Facts], folder: Path, here: Here, settings: Settings) -> Record:
@@ -139,3 +146,7 @@ class ForeignVariant(RemoteVariant):
 
     def file(self, name: str) -> Path:
         return self.folder / name
+
+    def _shard(self, path: str) -> Shard:
+        hint = f"{HINT}; if neither their size nor their ETag changed, remove {self.folder}"
+        return replace(super()._shard(path), hint=hint)

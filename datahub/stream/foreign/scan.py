@@ -52,7 +52,7 @@ COLUMNS: tuple[str, ...] = (
 
 
 class Image(NamedTuple):
-    """``width``, ``height``, ``format``: 0 and "" where the header does not say; ``sha256``: "" where not all was read."""
+    """``width``, ``height`` and ``format`` are 0 and "" where the header does not say; a local ``sha256`` is ""."""
 
     source: str
     offset: int

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,9 +27,8 @@ from datahub.store.record import FieldSpec, FileEntry, Record, ShardEntry, Split
 from datahub.stream.foreign.facts import Facts
 from datahub.stream.foreign.parts import Part
 
-VERSION, VARIANT = "0", "wds"
-"""What shards without our record go by, where the caller names neither."""
-SEPARATE = re.compile(r"[0-9]+$")
+VARIANT = "wds"
+"""What shards without our record go by, where the caller names no variant."""
 Int = NDArray[np.int64]
 
 
@@ -53,7 +51,7 @@ class Merging:
         if whole:
             blocks.write(folder, (digests.raw for _, digests in files))
         made = Record(
-            manifest=record.ManifestEntry(name="shards", version=VERSION, digest=""),
+            manifest=record.ManifestEntry(name="shards", version="0", digest=""),
             variant=VARIANT,
             plan="",
             packer=record.PackerEntry(name="webdataset"),
