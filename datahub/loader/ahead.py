@@ -9,15 +9,23 @@ import numpy as np
 from datahub.order.population import Int, Line
 
 SAMPLES = 1 << 14
-"""About as many samples are placed at a time."""
+"""About as many samples are placed at a time, once a loop goes on: the first time one batch, then twice as many."""
+LOOPS = 4
+"""Loops whose batches are remembered: the one that makes batches and the one that announces them do not meet."""
 
 
 class _Block(NamedTuple):
-    """Rows of the slots of consecutive batches, ``(batches, slots)``, from the batch at ``position`` on."""
+    """Rows of the slots of some batches, ``(batches, slots)``: at ``position``, ``position + stride``, ..."""
 
     line: Line
     position: int
+    stride: int
     rows: Int
+
+    def number(self, position: int, stride: int) -> int | None:
+        """Which of the batches begins at ``position``, the next one after the last included."""
+        number, rest = divmod(position - self.position, self.stride)
+        return number if stride == self.stride and not rest and 0 <= number <= len(self.rows) else None
 
 
 class Ahead:
@@ -28,31 +36,42 @@ class Ahead:
 
     def __init__(self, batch: int, lanes: int, first: int, last: int) -> None:
         self._batch, self._lanes, self._slots = batch, lanes, (first, last)
-        self._block: _Block | None = None
+        self._blocks: tuple[_Block, ...] = ()
 
-    def rows(self, line: Line, size: int, position: int) -> Int | None:
-        """Rows of the batch at ``position`` of an epoch of ``size``, all valid; None where some slot of it is not."""
-        block = self._block
-        if block is None or block.line is not line or not self._holds(block, position):
-            count = min(self._full(size, position), SAMPLES // max(1, self._slots[1] - self._slots[0]))
-            if count < 1:
-                return None
-            block = self._block = _Block(line, position, self._placed(line, position, count))
-        found: Int = block.rows[(position - block.position) // self._batch]
-        return found.copy()  # it becomes the caller's
+    def rows(self, line: Line, size: int, position: int, stride: int) -> Int | None:
+        """Rows of the batch at ``position`` of an epoch of ``size``, all valid; None where some slot of it is not.
 
-    def _holds(self, block: _Block, position: int) -> bool:
-        number, rest = divmod(position - block.position, self._batch)
-        return not rest and 0 <= number < len(block.rows)
+        ``stride``: to the batch that is asked for next, a multiple of the batch.
+        """
+        count = 1
+        before = tuple(each for each in self._blocks if each.line is line)
+        for block in before:
+            number = block.number(position, stride)
+            if number is not None and number < len(block.rows):
+                return block.rows[number].copy()  # it becomes the caller's
+            if number is not None:
+                count = 2 * len(block.rows)
+                before = tuple(each for each in before if each is not block)
+        count = min(count, self._full(size, position, stride), self._most)
+        if count < 1:
+            return None
+        block = _Block(line, position, stride, self._placed(line, position, stride, count))
+        self._blocks = (block, *before[: LOOPS - 1])
+        return block.rows[0].copy()
 
-    def _full(self, size: int, position: int) -> int:
+    @property
+    def _most(self) -> int:
+        return max(1, SAMPLES // max(1, self._slots[1] - self._slots[0]))
+
+    def _full(self, size: int, position: int, stride: int) -> int:
         """How many batches from ``position`` on have no invalid slot on any rank: the shortest lane decides."""
         if position % self._lanes:
             return 0  # resumed from a run with another batch
         share = self._batch // self._lanes
-        return max(0, (size // self._lanes - position // self._lanes) // share)
+        last = size // self._lanes - position // self._lanes - share
+        return last // (stride // self._lanes) + 1 if last >= 0 else 0
 
-    def _placed(self, line: Line, position: int, count: int) -> Int:
+    def _placed(self, line: Line, position: int, stride: int, count: int) -> Int:
         places, _ = line.slots(self._batch, position, *self._slots)
-        steps = np.arange(count) * (self._batch // self._lanes)
+        steps = np.arange(count) * (stride // self._lanes)
         return line.rows((places + steps[:, None]).ravel()).reshape(count, -1)

@@ -104,7 +104,7 @@ class Iteration(Iterator[tuple[Any, int]]):
         if after is None:
             return None
         self._ahead.go(self._next)
-        batch = self._assembler.make(self._schedule.step(self._epoch, self._next))
+        batch = self._assembler.make(self._schedule.step(self._epoch, self._next, self._between))
         self._next = after + self._between
         return batch, after
 
@@ -126,7 +126,7 @@ class Iteration(Iterator[tuple[Any, int]]):
     def _fill(self, count: int) -> None:
         self._ahead.go(self._next)
         while len(self._jobs) < count and (after := self._schedule.after(self._next)) is not None:
-            plan: Callable[[], Any] = partial(self._schedule.step, self._epoch, self._next)
+            plan: Callable[[], Any] = partial(self._schedule.step, self._epoch, self._next, self._between)
             job = Job(self._assembler, plan, self._workers)
             self._jobs.append((job, after))
             self._next = after + self._between

@@ -48,7 +48,7 @@ class ReadAhead:
             after = self._schedule.after(self._told)
             if after is None or self._told > last:
                 return
-            more = self._announce(self._schedule.step(self._epoch, self._told))
+            more = self._announce(self._schedule.step(self._epoch, self._told, self._between))
             self._told = after + self._between
             if not more:
                 return

@@ -77,11 +77,14 @@ class Schedule:
         """The number of the batch at ``position``, for people; rounded up where a resumed run changed its batch."""
         return -(-position // self.plan.batch)
 
-    def step(self, epoch: int, position: int) -> Step:
-        """The batch at ``position``, which must not be past the epoch's last."""
+    def step(self, epoch: int, position: int, between: int = 0) -> Step:
+        """The batch at ``position``, which must not be past the epoch's last.
+
+        ``between``: samples of the batches that whoever asks leaves out before the next.
+        """
         order, batch, topology = self._order(epoch), self.plan.batch, self.plan.topology
         first, last = share_of(batch, topology.rank, topology.world_size)
-        index = self._ahead.rows(order, self.size, position)
+        index = self._ahead.rows(order, self.size, position, batch + between)
         if index is not None and (not self.plan.static_shapes or len(index) * topology.world_size >= batch):
             places = position + np.arange(first, last)
             return Step(epoch, position, position + batch, index, np.ones(len(index), np.bool_), places, batch)

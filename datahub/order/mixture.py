@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import EllipsisType
 from typing import Literal
 
 import numpy as np
@@ -77,6 +78,7 @@ class MixtureLine:
         self._length = mixture.length(keyed.batch, lanes)
         cut = cut_evenly(lanes * self._length, lanes)
         self.slots, self.valid_in = cut.slots, cut.valid_in
+        self._borders = [cut_evenly(each.blocks.samples, lanes).borders for each in mixture.members]
         # Without a shuffle all epochs are alike, and so are all passes.
         self._tracks = Tracks(mixture.shares, self._length, keyed.seed, keyed.epoch if keyed.shuffle else 0, "mix")
         self._pass = lru_cache(maxsize=4 * len(mixture.members) + 8)(self._order)
@@ -86,17 +88,16 @@ class MixtureLine:
         lane = line // self._length
         member, number = self._tracks.entries(lane, line % self._length)
         found = np.empty_like(line)
-        for each in np.unique(member).tolist():
-            here = np.flatnonzero(member == each)
+        for each, here in _groups(member):
             found[here] = self._mixture.bases[each] + self._member_rows(each, lane[here], number[here])
         return found
 
     def _member_rows(self, member: int, lane: Int, number: Int) -> Int:
         """Entry ``number`` that each lane takes of a member -> the member's row."""
-        blocks = self._mixture.members[member].blocks
-        borders = self._pass(member, 0).borders
+        blocks, borders = self._mixture.members[member].blocks, self._borders[member]
         length = np.diff(borders)[lane]
-        turn, place = number // length, borders[lane] + number % length
+        turn = number // length
+        place = borders[lane] + number - turn * length
         found = np.empty_like(number)
         for each, here in _groups(turn if self._keyed.shuffle else np.zeros_like(turn)):
             found[here] = blocks.rows(self._pass(member, each), place[here])
@@ -107,5 +108,14 @@ class MixtureLine:
         return each.blocks.order(derive(self._keyed.seed, "mix", each.key, turn), self._keyed)
 
 
-def _groups(labels: Int) -> list[tuple[int, NDArray[np.int64]]]:
-    return [(int(label), np.flatnonzero(labels == label)) for label in np.unique(labels)]
+def _groups(labels: NDArray[np.integer]) -> list[tuple[int, NDArray[np.int64] | EllipsisType]]:
+    """Each distinct label, of few, with the places that carry it."""
+    if not labels.size:
+        return []
+    least, most = int(labels.min()), int(labels.max())
+    if least == most:
+        return [(least, ...)]
+    narrow = (labels - least).astype(np.min_scalar_type(most - least))
+    order = np.argsort(narrow, kind="stable")  # narrow values are sorted by counting
+    ends = np.flatnonzero(np.diff(narrow[order])) + 1
+    return [(least + int(narrow[here[0]]), here) for here in np.split(order, ends)]

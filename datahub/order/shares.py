@@ -7,7 +7,6 @@ track holds up to its end hangs on its length alone. Nothing is remembered from 
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,10 +19,10 @@ Int = NDArray[np.int64]
 Pattern = NDArray[np.int32]
 """``(2, run)``: the member at each place of a run, and how many entries of that member stand before it in the run."""
 
-KEPT = 256
-"""Patterns of runs remembered: a batch asks for one a lane, and the next one mostly for the same."""
-AHEAD = 4096
-"""Entries worth making at once: fewer cost as much."""
+SHORT = 256
+"""Runs up to this are made anew each time: remembering one costs more than making it among others."""
+ROOM = 1 << 18
+"""Entries of runs made at a time, and remembered: batches to come want some of them again."""
 
 
 @dataclass(frozen=True)
@@ -77,58 +76,68 @@ class Tracks:
     def __init__(self, shares: Shares, length: int, *key: int | str) -> None:
         self._shares, self._length, self._key = shares, length, key
         self._weights = np.array(shares.weights)
-        self._patterns: dict[tuple[int, int], Pattern] = {}
-        self._lock = threading.Lock()
+        self._runs = max(1, -(-length // shares.run))
+        self._kept: dict[int, Pattern] = {}
 
     def entries(self, track: Int, position: Int) -> tuple[NDArray[np.int32], Int]:
         """(member, how many entries of that member its track holds before) of each position of a track."""
-        if not len(position):
-            return np.zeros(0, np.int32), np.zeros(0, np.int64)
         run, place = position // self._shares.run, position % self._shares.run
-        runs = -(-self._length // self._shares.run)
-        wanted, row = np.unique(track * runs + run, return_inverse=True)
-        found = self._sheet([divmod(each, runs) for each in wanted.tolist()])[row, :, place]
+        wanted, row = _distinct(track * self._runs + run)
+        if int(self._weights.max()) == 1:
+            member = self._members(wanted, place, row)
+            return member, run
+        found = np.empty((len(place), 2), np.int32)
+        most = max(1, ROOM // self._shares.run)
+        for start in range(0, len(wanted), most):
+            here = ... if len(wanted) <= most else np.flatnonzero((row >= start) & (row < start + most))
+            found[here] = self._sheet(wanted[start : start + most])[row[here] - start, :, place[here]]
         member = found[:, 0]
         return member, run * self._weights[member] + found[:, 1]
 
-    def _sheet(self, wanted: list[tuple[int, int]]) -> NDArray[np.int32]:
-        """The patterns of some (track, run), padded to equal lengths."""
-        patterns = self._patterns
-        found = {each: patterns[each] for each in wanted if each in patterns}
-        missing = [each for each in wanted if each not in found]
-        if missing:
-            made = self._made(self._ahead(missing))
-            found |= {each: made[each] for each in missing}
-            with self._lock:
-                kept = {**self._patterns, **made}
-                most = max(KEPT, 2 * len(wanted))
-                self._patterns = dict(list(kept.items())[-most:])
-        return np.stack([found[each] for each in wanted])
+    def _members(self, wanted: Int, place: Int, row: Int) -> NDArray[np.int32]:
+        """The member at each place of the runs ``wanted[row]``."""
+        track, run = wanted // self._runs, wanted % self._runs
+        length = np.minimum(self._shares.run, self._length - run * self._shares.run)
+        return self._shares.spread[permute_each(place, length, keys((*self._key, "run"), track, run), row)]
 
-    def _ahead(self, missing: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Short runs are made several at a time: the runs that follow on the same tracks come soon."""
-        count = max(1, AHEAD // (self._shares.run * len(missing)))
-        last = -(-self._length // self._shares.run)
-        return list({(track, each): None for track, run in missing for each in range(run, min(run + count, last))})
+    def _sheet(self, wanted: Int) -> NDArray[np.int32]:
+        """The patterns of some runs, padded to equal lengths."""
+        if self._shares.run <= SHORT:
+            return self._made(wanted)
+        kept = self._kept
+        missing = np.array([each for each in wanted.tolist() if each not in kept], np.int64)
+        if len(missing):
+            kept = {**kept, **dict(zip(missing.tolist(), self._made(missing), strict=True))}
+            most = max(len(wanted), ROOM // self._shares.run)
+            self._kept = dict(list(kept.items())[-most:])
+        return np.stack([kept[each] for each in wanted.tolist()])
 
-    def _made(self, wanted: list[tuple[int, int]]) -> dict[tuple[int, int], Pattern]:
+    def _made(self, wanted: Int) -> NDArray[np.int32]:
         full = self._shares.run
-        track, run = np.array(wanted).T
-        length = np.minimum(full, self._length - run * full)
-        row = np.repeat(np.arange(len(wanted)), length)
-        place = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)
-        key = keys((*self._key, "run"), track, run)
-        member = self._shares.spread[permute_each(place, length[row], key[row])]
+        length = np.minimum(full, self._length - wanted % self._runs * full)
         sheet = np.zeros((len(wanted), 2, full), np.int32)
-        sheet[row, 0, place] = member
-        sheet[row, 1, place] = _numbered(row * len(self._weights) + member)
-        return dict(zip(wanted, sheet, strict=True))
+        for each in sorted(set(length.tolist())):  # the last run of a track may be short
+            here = np.flatnonzero(length == each)
+            place, row = np.tile(np.arange(each), len(here)), np.repeat(np.arange(len(here)), each)
+            member = self._members(wanted[here], place, row).reshape(len(here), each)
+            sheet[here, 0, :each], sheet[here, 1, :each] = member, self._numbered(member)
+        return sheet
+
+    def _numbered(self, member: NDArray[np.int32]) -> NDArray[np.int32]:
+        """How often the member at each place of a run stands before it, in runs ``(n, length)`` of equal length."""
+        length = member.shape[1]
+        counts = np.bincount(self._shares.spread[:length])
+        nth = np.arange(length, dtype=np.int32) - np.repeat(np.cumsum(counts) - counts, counts)
+        # Of so few distinct values numpy sorts narrow ones by counting.
+        order = np.argsort(member.astype(np.min_scalar_type(len(counts))), axis=1, kind="stable")
+        number = np.empty_like(member)
+        np.put_along_axis(number, order, nth[None].astype(np.int32), axis=1)
+        return number
 
 
-def _numbered(labels: Int) -> Int:
-    """How often the label of each place stands before it."""
-    order = np.argsort(labels, kind="stable")
-    counts = np.bincount(labels)
-    number = np.empty_like(labels)
-    number[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return number
+def _distinct(labels: Int) -> tuple[Int, Int]:
+    """The distinct labels, and for each label its place among them; quick where equal ones stand together."""
+    first = np.ones(len(labels), np.bool_)
+    np.not_equal(labels[1:], labels[:-1], out=first[1:])
+    distinct, place = np.unique(labels[first], return_inverse=True)
+    return distinct, place[np.cumsum(first) - 1]

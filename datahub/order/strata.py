@@ -55,9 +55,12 @@ class Strata:
         Without a ``key`` a pass is in the order of rows.
         """
         count = self._counts[stratum]
-        place = number % count
+        turn = number // count
+        place = number - turn * count
         if key:
-            place = permute_each(place, count, keys((*key, "stratum"), stratum, number // count))
+            stratum_of, turn_of, group = _distinct(stratum, turn, len(self._counts))
+            each = keys((*key, "stratum"), stratum_of, turn_of)
+            place = permute_each(place, self._counts[stratum_of], each, group)
         return self._rows[self._starts[stratum] + place].astype(np.int64)
 
 
@@ -76,3 +79,18 @@ class StrataLine:
         line = np.asarray(positions, np.int64)
         stratum, number = self._tracks.entries(np.zeros_like(line), line)
         return self._strata.rows(stratum.astype(np.int64), number, *self._key)
+
+
+def _distinct(stratum: Int, turn: Int, strata: int) -> tuple[Int, Int, Int | None]:
+    """The distinct (stratum, turn), and which of them each element is; all elements where hardly any are equal."""
+    if not len(turn):
+        return stratum, turn, None
+    least = int(turn.min())
+    turns = int(turn.max()) - least + 1
+    if strata * turns * 2 > len(turn):
+        return stratum, turn, None
+    labels = stratum * turns + (turn - least)
+    seen = np.zeros(strata * turns, np.bool_)
+    seen[labels] = True
+    distinct = np.flatnonzero(seen)
+    return distinct // turns, distinct % turns + least, (np.cumsum(seen) - 1)[labels]

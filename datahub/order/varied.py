@@ -14,6 +14,9 @@ from datahub.order.permutation import ROUNDS, SMALL, SMALL_ROUNDS, below, derive
 Words = NDArray[np.uint64]
 Int = NDArray[np.int64]
 
+PIECE = 1 << 12
+"""Elements permuted at a time: their round keys stay in the processor's cache."""
+
 _U64 = np.uint64
 _STEP = _U64(0x9E3779B97F4A7C15)
 _STEPS = np.array([[i * 0x9E3779B97F4A7C15 % (1 << 64)] for i in range(SMALL_ROUNDS)], np.uint64)
@@ -39,26 +42,44 @@ def keys(start: tuple[int | str, ...], *parts: Int) -> Words:
     return words
 
 
-def permute_each(positions: Int, sizes: Int, key: Words) -> Int:
-    """Element i goes where the bijection of ``range(sizes[i])`` keyed by ``key[i]`` sends ``positions[i]``."""
-    found = np.empty_like(positions)
+def permute_each(positions: Int, sizes: Int, key: Words, group: Int | None = None) -> Int:
+    """Element i goes where the bijection of ``range(sizes[g])`` keyed by ``key[g]`` sends ``positions[i]``.
+
+    g is ``group[i]``, or i itself: elements that share a key share the work of its rounds.
+    """
     small = sizes <= SMALL
-    for here, rounds in ((np.flatnonzero(small), SMALL_ROUNDS), (np.flatnonzero(~small), ROUNDS)):
-        if here.size:
-            found[here] = _walk(positions[here].astype(_U64), sizes[here].astype(_U64), key[here], rounds)
+    if small.all():
+        return _permuted(positions, sizes, key, group, SMALL_ROUNDS)
+    if not small.any():
+        return _permuted(positions, sizes, key, group, ROUNDS)
+    group = np.arange(len(positions)) if group is None else group
+    found = np.empty_like(positions)
+    for here, rounds in ((np.flatnonzero(small[group]), SMALL_ROUNDS), (np.flatnonzero(~small[group]), ROUNDS)):
+        found[here] = _permuted(positions[here], sizes, key, group[here], rounds)
     return found
 
 
-def _walk(x: Words, n: Words, key: Words, rounds: int) -> Int:
+def _permuted(positions: Int, sizes: Int, key: Words, group: Int | None, rounds: int) -> Int:
+    n = sizes.astype(_U64)
+    shared = None if group is None or len(key) * 2 > len(group) else mixed(key + _STEPS[:rounds])
+    found = np.empty_like(positions)
+    for start in range(0, len(positions), PIECE):
+        piece = slice(start, start + PIECE)
+        here = piece if group is None else group[piece]
+        schedule = mixed(key[here] + _STEPS[:rounds]) if shared is None else shared[:, here]
+        found[piece] = _walk(positions[piece].astype(_U64), n[here], schedule)
+    return found
+
+
+def _walk(x: Words, n: Words, schedule: Words) -> Words:
     rows = _rows(n)
     columns = (n + rows - _U64(1)) // rows
-    schedule = mixed(key + _STEPS[:rounds])
     found = _forward(x, rows, columns, schedule)
     outside = np.flatnonzero(found >= n)
     while outside.size:
         found[outside] = _forward(found[outside], rows[outside], columns[outside], schedule[:, outside])
         outside = outside[found[outside] >= n[outside]]
-    return found.astype(np.int64)
+    return found
 
 
 def _rows(n: Words) -> Words:

@@ -84,6 +84,12 @@ def schedules(labels: np.ndarray, samples: int, batch: int) -> dict[str, Schedul
         "filtered to 30 %": schedule(Blocks(edges, kept), samples, batch, every),
         "whole, 8 lanes, window 32": schedule(None, samples, batch, OrderOptions(32, 8)),
         "mix of two": schedule(Mixture(halves, [700, 300], "longest"), samples, batch, every),
+        "mix of two, one filtered to 30 %": schedule(
+            Mixture([halves[0], Member("kept", Blocks(edges, kept), "kept")], [700, 300], "longest"),
+            samples,
+            batch,
+            every,
+        ),
         "mix of two, 8 lanes, window 32": schedule(
             Mixture(halves, [700, 300], "longest"), samples, batch, OrderOptions(32, 8)
         ),

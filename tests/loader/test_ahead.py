@@ -49,14 +49,39 @@ def test_steps_are_the_formulas(shards, share, lanes, window, static, shuffle, d
             assert len(step.index) == (-(-batch // world) if static else max(1, int(valid.sum())))
 
 
-@pytest.mark.parametrize("lanes", [1, 4])
-def test_few_are_placed_and_none_twice(monkeypatch, lanes):
-    placed = []
+@pytest.fixture
+def placed(monkeypatch) -> list[int]:
+    """How many samples were placed, each time."""
+    placed: list[int] = []
     real = BlockLine.rows
     monkeypatch.setattr(BlockLine, "rows", lambda self, line: placed.append(len(line)) or real(self, line))
     monkeypatch.setattr(ahead, "SAMPLES", 64)
+    return placed
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_few_are_placed_and_none_twice(placed, lanes):
     made = schedule([200], 16, lanes=lanes)
     for position in range(0, 200, 16):
         made.step(0, position)
-    assert placed == [64, 64, 64, 8]
+    assert placed == [16, 32, 64, 64, 16, 8]
     assert len(made.step(0, 80).index) == 16
+    assert placed[-1] == 16
+
+
+def test_a_loop_that_leaves_batches_out_places_none_of_them(placed):
+    made, positions = schedule([400], 16), range(32, 400, 48)
+    found = [made.step(0, position, 32).index for position in positions]
+    assert sum(placed) == sum(map(len, found)) == 16 * len(positions)
+    for position, index in zip(positions, found, strict=True):
+        assert np.array_equal(index, schedule([400], 16).step(0, position).index)
+
+
+def test_loops_side_by_side_do_not_hinder_each_other(placed):
+    made = schedule([1600], 16)
+    for position in range(0, 640, 16):
+        for loop in (0, 800):
+            made.step(0, position + loop)
+    assert sum(placed) <= 2 * (640 + 64)
+    made.step(1, 0)
+    assert len({id(block.line) for block in made._ahead._blocks}) == 1, "an epoch that is over is let go"

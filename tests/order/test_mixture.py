@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datahub.core.errors import BadArgument
-from datahub.order import OrderOptions, cut_blocks
+from datahub.order import OrderOptions, cut_blocks, shares
 from datahub.order.bitmap import Bitmap
 from datahub.order.mixture import Member, Mixture
 from datahub.order.population import Blocks, Keyed
@@ -166,11 +166,18 @@ def test_lengths_are_the_least_and_the_greatest(weights, data):
     assert (shares.held(shortest) <= sizes).all() and (shares.held(shortest + 1) > sizes).any()
 
 
-def test_tracks_remember_a_bounded_number_of_runs():
-    tracks = Tracks(Shares((1, 1)), 20_000, 0)
-    for start in range(0, 20_000, 50):
-        tracks.entries(np.zeros(50, np.int64), np.arange(start, start + 50))
-    assert len(tracks._patterns) <= 256
+@pytest.mark.parametrize("weights", [(2, 1), (150, 150), (7_000, 3_001)])
+def test_tracks_remember_a_bounded_number_of_runs(monkeypatch, weights):
+    """What is asked again, alone or among others, in order or not, is what was given before."""
+    monkeypatch.setattr(shares, "ROOM", 4000)
+    tracks = Tracks(Shares(weights), 50_000, 0)
+    whole = tracks.entries(np.arange(100_000) // 50_000, np.arange(100_000) % 50_000)
+    for start in range(0, 50_000, 997):
+        here = np.random.default_rng(start).integers(0, 50_000, 50)
+        for track in (0, 1):
+            found = tracks.entries(np.full(50, track), here)
+            assert [each.tolist() for each in found] == [each[track * 50_000 + here].tolist() for each in whole]
+        assert len(tracks._kept) <= max(50, 4000 // sum(weights))
 
 
 @st.composite
