@@ -48,16 +48,17 @@ class Ahead:
         for block in before:
             number = block.number(position, stride)
             if number is not None and number < len(block.rows):
-                return block.rows[number].copy()  # it becomes the caller's
+                found: Int = block.rows[number]
+                return found.copy()  # it becomes the caller's
             if number is not None:
                 count = 2 * len(block.rows)
                 before = tuple(each for each in before if each is not block)
         count = min(count, self._full(size, position, stride), self._most)
         if count < 1:
             return None
-        block = _Block(line, position, stride, self._placed(line, position, stride, count))
-        self._blocks = (block, *before[: LOOPS - 1])
-        return block.rows[0].copy()
+        placed = self._placed(line, position, stride, count)
+        self._blocks = (_Block(line, position, stride, placed), *before[: LOOPS - 1])
+        return placed[:1].reshape(-1).copy()
 
     @property
     def _most(self) -> int:

@@ -61,7 +61,8 @@ class Strata:
             stratum_of, turn_of, group = _distinct(stratum, turn, len(self._counts))
             each = keys((*key, "stratum"), stratum_of, turn_of)
             place = permute_each(place, self._counts[stratum_of], each, group)
-        return self._rows[self._starts[stratum] + place].astype(np.int64)
+        found: Int = self._rows[self._starts[stratum] + place].astype(np.int64)
+        return found
 
 
 class StrataLine:
