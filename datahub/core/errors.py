@@ -21,7 +21,8 @@ again can help (``retryable``), and which exit code the command line gives it.
     ├── DiskError                   5
     │   └── DiskFull, NotWritable, NotReadable
     ├── ActionNeeded                6
-    │   └── ManualFiles, ConsentNeeded, AlreadyPacked, MissingTool, MissingExtra
+    │   └── ManualFiles, ConsentNeeded, AlreadyPacked, MissingTool, MissingExtra,
+    │       DeviceOutOfMemory
     ├── NotInStore, Offline         7
     └── WorkerDied                  1
 """
@@ -386,6 +387,15 @@ class MissingExtra(ActionNeeded):
     def __init__(self, extra: str, feature: str) -> None:
         super().__init__(f"{feature} needs a package that is not installed", f"run `pip install 'datahub[{extra}]'`")
         self.extra, self.feature = extra, feature
+
+
+class DeviceOutOfMemory(ActionNeeded):
+    def __init__(self, device: str, cause: str) -> None:
+        super().__init__(
+            f"{device} has no memory left for the next batches: {cause}",
+            "lower batch_size or prefetch, or use residency=\"host\" where the pixels are held on the device",
+        )
+        self.device, self.cause = device, cause
 
 
 # -- 7: not here ----------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from datahub.core.errors import BadArgument
 from datahub.tensor.batched import BatchTransform, Images
 from datahub.tensor.draws import Draws
+from datahub.tensor.fused.groups import framed_alike
 from datahub.tensor.resample import framed_pixels
 
 Ints = NDArray[np.int64]
@@ -90,7 +91,10 @@ def take(framing: Framing, images: Images, dtype: torch.dtype | None, draws: Dra
         raise BadArgument("images", str(images[0].dtype), "only uint8 images can be framed")
     source = np.array([image.shape[-2:] for image in images], np.int64).reshape(-1, 2)
     frames = framing.framed(Frames.whole(source), draws)
-    found = [_taken(image, frame) for image, frame in zip(images, frames.rows(), strict=True)]
+    if len(images) and images[0].device.type != "cpu":
+        found = _resampled(images, frames)
+    else:
+        found = [_taken(image, frame) for image, frame in zip(images, frames.rows(), strict=True)]
     alike = isinstance(images, torch.Tensor) or framing.output is not None
     return torch.stack(found) if alike and found else found
 
@@ -101,3 +105,9 @@ def _taken(image: torch.Tensor, frame: Frame) -> torch.Tensor:
     x, y, width, height = frame.box
     framed_pixels(pixels[y : y + height, x : x + width], frame.scaled, frame.window, frame.flip, out)
     return torch.from_numpy(out)
+
+
+def _resampled(images: Images, frames: Frames) -> list[torch.Tensor]:
+    """On a device."""
+    places = [(float(x), float(y), float(width), float(height)) for x, y, width, height in frames.box.tolist()]
+    return framed_alike(list(images), frames.scaled, frames.window, frames.flip, places)

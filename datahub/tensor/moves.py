@@ -18,6 +18,7 @@ from datahub.core.errors import BadArgument
 from datahub.tensor import windows
 from datahub.tensor.batched import BatchTransform, Images
 from datahub.tensor.draws import Draws
+from datahub.tensor.fused.moving import moved
 from datahub.tensor.windows import Bools, Ints, Pixels
 
 Edges = tuple[int, int, int, int]
@@ -181,8 +182,10 @@ def move(moves: Sequence[Move], images: Images, draws: Draws | None) -> Images:
     if isinstance(images, torch.Tensor):
         if images.dtype != torch.uint8:
             raise BadArgument("images", str(images.dtype), "only uint8 images can be moved", "put Normalize last")
-        pixels = images.contiguous().numpy()
-        return torch.from_numpy(chained(moves, len(pixels), pixels.shape[2:], draws).apply(pixels))
+        total = chained(moves, len(images), images.shape[2:], draws)
+        if images.device.type != "cpu":
+            return moved(images.contiguous(), None, total)
+        return torch.from_numpy(total.apply(images.contiguous().numpy()))
     if draws is None:
         raise _no_draws()
     found = []

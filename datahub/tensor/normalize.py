@@ -11,6 +11,7 @@ import torch
 from datahub.core.errors import BadArgument
 from datahub.tensor.batched import DTYPES, BatchTransform, Images
 from datahub.tensor.draws import Draws
+from datahub.tensor.fused.moving import moved
 from datahub.tensor.lookup import Table
 
 _BITS = {2: (torch.int16, np.uint16), 4: (torch.int32, np.float32), 8: (torch.int64, np.float64)}
@@ -55,6 +56,9 @@ class Normalize(BatchTransform):
         if len(self.mean) not in (1, channels):
             raise BadArgument("mean", list(self.mean), f"has {len(self.mean)} values, the images {channels} channels")
         tables = self._lookup(dtype)
+        if images.device.type != "cpu":
+            table = self.table(dtype).expand(channels, 256).to(images.device)
+            return moved(images.contiguous(), None, None, table=table)
         out = torch.empty(images.shape, dtype=dtype)
         bits = out.view(_BITS[dtype.itemsize][0]).numpy().view(tables[0].entries.dtype)
         pixels = images.contiguous().numpy()

@@ -1,0 +1,126 @@
+"""JPEG decoders on a CUDA device: torchvision's nvJPEG, or nvImageCodec, which can be told how to share the work.
+
+torchvision gives every image to the hardware engine that it can decode, others to CUDA: which image goes where hangs on
+the image alone, so that a batch made again is the same. nvImageCodec takes a share of the batch, by its place, too.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import torch
+
+from datahub.core.errors import BadArgument
+from datahub.tensor.device.lanes import Undecodable
+
+Kind = Literal["auto", "torchvision", "nvimgcodec", "host"]
+KINDS = ("auto", "torchvision", "nvimgcodec", "host")
+
+
+class Decoder(Protocol):
+    name: str
+
+    def decode(
+        self, encoded: Sequence[torch.Tensor], channels: int, device: torch.device, stream: torch.cuda.Stream
+    ) -> list[torch.Tensor]:
+        """As `Lane.decode`; ``stream`` is the current one, and stands drained."""
+
+
+class TorchvisionDecoder:
+    """nvJPEG in torchvision's build. A call returns when the pixels are there, and calls wait for each other."""
+
+    name = "nvJPEG, through torchvision"
+
+    def __init__(self) -> None:
+        from torchvision.io import ImageReadMode
+
+        # Not torchvision.io.decode_jpeg, which warns of its retirement at every call.
+        self._call = torch.ops.image.decode_jpegs_cuda
+        self._modes = {1: ImageReadMode.GRAY.value, 3: ImageReadMode.RGB.value}
+
+    def decode(
+        self,
+        encoded: Sequence[torch.Tensor],
+        channels: int,
+        device: torch.device,
+        stream: torch.cuda.Stream,  # noqa: ARG002 - it has one of its own, which it waits for
+    ) -> list[torch.Tensor]:
+        try:
+            found: list[torch.Tensor] = self._call(list(encoded), self._modes[channels], device)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise Undecodable(str(error).partition("\n")[0]) from error
+        return found
+
+
+class NvImageCodecDecoder:
+    """``share`` of each batch, 0 to 1, for the hardware engine; the rest is decoded by CUDA. Pixels are interleaved."""
+
+    def __init__(self, index: int, share: float) -> None:
+        from nvidia import nvimgcodec
+
+        self._codec: Any = nvimgcodec
+        kind, backend = nvimgcodec.BackendKind, nvimgcodec.Backend
+        shared = [backend(kind.HW_GPU_ONLY, load_hint=share)] if share else []
+        backends = [*shared, backend(kind.GPU_ONLY), backend(kind.HYBRID_CPU_GPU)]
+        # Chroma is interpolated as libjpeg does it; without the option it is repeated.
+        self._decoder: Any = nvimgcodec.Decoder(device_id=index, backends=backends, options=":fancy_upsampling=1")
+        self._one_at_a_time = threading.Lock()
+        spec = nvimgcodec.ColorSpec
+        self._params = {
+            channels: nvimgcodec.DecodeParams(color_spec=colour, apply_exif_orientation=False)
+            for channels, colour in ((1, spec.GRAY), (3, spec.RGB))
+        }
+        self.name = f"nvImageCodec, {share:.0%} by the hardware engine"
+
+    def decode(
+        self, encoded: Sequence[torch.Tensor], channels: int, device: torch.device, stream: torch.cuda.Stream
+    ) -> list[torch.Tensor]:
+        streams = [self._codec.CodeStream(each.numpy()) for each in encoded]
+        with self._one_at_a_time:
+            images = self._decoder.decode(streams, params=self._params[channels], cuda_stream=stream.cuda_stream)
+        if any(image is None for image in images):
+            raise Undecodable(f"{sum(image is None for image in images)} images were refused")
+        return [torch.as_tensor(image, device=device).permute(2, 0, 1) for image in images]
+
+
+def decoder_of(kind: str, share: float | None, index: int) -> Decoder | None:
+    """The decoder that is asked for; None for the host's. ``auto``: torchvision's, or nvImageCodec where that is not.
+
+    Raises `BadArgument` for one that is not there.
+    """
+    if kind not in KINDS:
+        raise BadArgument("decoder", kind, f"use one of {', '.join(KINDS)}")
+    if share is not None and not (isinstance(share, int | float) and 0 <= share <= 1):
+        raise BadArgument("hardware_share", share, "must be a part from 0 to 1")
+    if kind == "host":
+        return None
+    wants_share = share is not None and kind == "auto"
+    if kind == "torchvision" or (kind == "auto" and not wants_share and has_torchvision()):
+        if share is not None or not has_torchvision():
+            reason = "this torchvision decodes nothing on CUDA" if share is None else "torchvision takes no share"
+            raise BadArgument("decoder", kind, reason, 'use decoder="nvimgcodec", or "auto"')
+        return TorchvisionDecoder()
+    if has_nvimgcodec():
+        return NvImageCodecDecoder(index, 1.0 if share is None else share)
+    if kind == "auto" and not wants_share:
+        return None
+    raise BadArgument("decoder", kind, "nvImageCodec is not installed", "run `pip install 'datahub[nvimgcodec]'`")
+
+
+def has_torchvision() -> bool:
+    """Whether torchvision has its CUDA decoder; that it was built without nvJPEG shows at the first call."""
+    import torchvision.io  # noqa: F401 - registers the operators
+
+    return hasattr(torch.ops.image, "decode_jpegs_cuda")
+
+
+def has_nvimgcodec() -> bool:
+    try:
+        return importlib.util.find_spec("nvidia.nvimgcodec") is not None
+    except ModuleNotFoundError:  # no package `nvidia` at all
+        return False

@@ -1,0 +1,77 @@
+"""The seam to an accelerator: a `Backend` gives `Lane`s, each a queue of device work with host memory of its own.
+
+What is put on a lane happens in order, some time after the call returns. Lanes know nothing of each other. A lane is
+used by one thread at a time; only what a `Ticket` gives may leave it. `datahub.tensor.device.cuda` is the real one,
+`datahub.tensor.device.rehearsal` one in memory that breaks every order nobody has asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
+
+import torch
+
+T = TypeVar("T")
+Out = TypeVar("Out", covariant=True)
+
+
+class Ticket(Protocol[Out]):
+    """Work that is queued."""
+
+    def receive(self) -> Out:
+        """Its result: what the calling thread's current stream does from here on comes after the work.
+
+        Does not wait on the host. Raises what the work raised where that was not known before.
+        """
+
+
+class Lane(Protocol):
+    def stage(self, size: int) -> torch.Tensor:
+        """``size`` bytes of host memory, uint8, to copy from or decode from; what the last call gave is void.
+
+        Waits on the host for the lane's work, which may still read it.
+        """
+
+    def decode(self, encoded: Sequence[torch.Tensor], channels: int) -> list[torch.Tensor]:
+        """JPEGs, each uint8 ``(n,)`` in staged memory, to uint8 ``(channels, h, w)`` on the device, in the lane's order.
+
+        Decoders write as soon as they are called, whatever is queued before them: the lane must stand drained. Raises
+        `Undecodable` where they refuse any of the images; which one is not known.
+        """
+
+    def enqueue(self, work: Callable[[], T]) -> Ticket[T]:
+        """Queue ``work``, which makes tensors on the device and waits for nothing."""
+
+    def drain(self) -> None:
+        """Wait on the host until everything that was enqueued is done."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    device: torch.device
+
+    def lane(self) -> Lane:
+        """A new lane."""
+
+    def decodes(self) -> str | None:
+        """What decodes JPEGs on the device, in words; None where nothing does."""
+
+    def free_memory(self) -> int | None:
+        """Bytes free on the device; None where that cannot be told."""
+
+
+class Undecodable(Exception):
+    """The device's decoder refused a batch."""
+
+
+def on_device(staged: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy of ``staged`` on the device, to be made in the current lane's order, never the same memory."""
+    return torch.empty_like(staged, device=device).copy_(staged, non_blocking=True)
+
+
+def kept(tensor: torch.Tensor, lane: Lane, device: torch.device) -> torch.Tensor:
+    """``tensor`` on the device for good: every lane may read it, for the host has waited until it is there."""
+    ticket = lane.enqueue(lambda: on_device(tensor, device))
+    lane.drain()
+    return ticket.receive()

@@ -1,0 +1,1 @@
+"""Ragged decoded images to a batch in one pass: cropped, scaled, mirrored, looked up, laid out. See `apply`."""

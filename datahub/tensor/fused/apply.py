@@ -1,0 +1,128 @@
+"""`resample`: decoded images of any sizes to one batch; the Triton kernel where it runs, else its torch reference."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from datahub.tensor.fused import reference
+from datahub.tensor.fused.regions import Ints, Regions
+
+FIELDS = 13
+"""Numbers of an image that the kernels are told, as int64; see `datahub.tensor.fused.kernels`."""
+BLOCK = 256
+"""Pixels of an axis that a program of the table kernel holds at once."""
+TALL, WIDE, ROWS, TAPS = 8, 32, 8, 4
+"""The tile of a warp: rows and values of output, input rows at once, taps at once."""
+
+Upload = Callable[[NDArray[np.int64]], torch.Tensor]
+"""Puts numbers on the device, as a tensor of their own."""
+
+
+def resample(
+    images: Sequence[torch.Tensor],
+    regions: Regions,
+    *,
+    table: torch.Tensor | None = None,
+    channels_last: bool = False,
+    upload: Upload | None = None,
+) -> torch.Tensor:
+    """``(B, C, *regions.size)``: the regions of uint8 images ``(C, h, w)`` of any strides, on one device.
+
+    Pixels are those of torchvision's ``resized_crop(antialias=True)`` and a flip, bit for bit with the reference;
+    the kernel's vertical sums are of float32, and may differ by one level in images scaled down more than fourfold.
+    ``table`` ``(C, 256)`` says what becomes of each value, and the dtype; without it they stay uint8. Raises
+    ``ValueError`` for images and regions that do not fit each other.
+    """
+    limits = checked(images, regions, table)
+    device, channels = images[0].device, len(images[0])
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    dtype = torch.uint8 if table is None else table.dtype
+    out = torch.empty((len(images), channels, *regions.size), dtype=dtype, device=device, memory_format=form)
+    if runs_triton(device.type):
+        numbers = described(images, regions, limits)
+        given = torch.from_numpy(numbers).to(device) if upload is None else upload(numbers)
+        _launch(images, regions, given, table, channels_last, out)
+    else:
+        reference.resample(images, regions, limits, table, out)
+    return out
+
+
+def checked(images: Sequence[torch.Tensor], regions: Regions, table: torch.Tensor | None) -> tuple[Ints, Ints]:
+    """First and past-the-last input of each row and column; raises ``ValueError`` where anything does not fit."""
+    if not images or len(images) != len(regions):
+        raise ValueError(f"{len(images)} images and {len(regions)} regions")
+    first = images[0]
+    for row, image in enumerate(images):
+        if image.dtype != torch.uint8 or image.ndim != 3 or len(image) != len(first) or image.device != first.device:
+            raise ValueError(f"image {row} is no uint8 (C, H, W) with the channels and the device of the first")
+    if table is not None and (table.shape != (len(first), 256) or table.device != first.device):
+        raise ValueError(f"the table is {tuple(table.shape)} on {table.device}, not ({len(first)}, 256) beside images")
+    return regions.limits(np.array([image.shape[1:] for image in images], np.int64))
+
+
+def described(images: Sequence[torch.Tensor], regions: Regions, limits: tuple[Ints, Ints]) -> Ints:
+    """The kernels' ``params``, int64 ``(B, FIELDS + 4)``; the last four columns are float64."""
+    low, high = limits
+    numbers = np.empty((len(images), FIELDS + 4), np.int64)
+    numbers[:, :4] = [(image.data_ptr(), *image.stride()) for image in images]
+    numbers[:, 4] = regions.flip
+    for axis, at in ((0, 5), (1, 9)):
+        numbers[:, at] = regions.corner[:, axis]
+        numbers[:, at + 1] = regions.scaled[:, axis]
+        numbers[:, at + 2] = low[:, axis]
+        numbers[:, at + 3] = high[:, axis]
+    numbers[:, FIELDS:] = regions.box[:, [1, 3, 0, 2]].copy().view(np.int64)
+    return numbers
+
+
+def taps_of(regions: Regions) -> int:
+    """Inputs that an output may depend on, the most of any axis."""
+    scale = np.maximum(regions.box[:, [3, 2]] / regions.scaled, 1.0)
+    return 2 * int(np.ceil(scale.max())) + 1
+
+
+def runs_triton(kind: str) -> bool:
+    """Whether the kernel runs on devices of this ``kind``: CUDA's with Triton, any with Triton's interpreter."""
+    return has_triton() and (kind == "cuda" or interpreted())
+
+
+@functools.cache
+def has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def interpreted() -> bool:
+    """Whether Triton's kernels are run by its interpreter, which it decides when it is imported."""
+    return os.environ.get("TRITON_INTERPRET", "") not in ("", "0")
+
+
+def _launch(
+    images: Sequence[torch.Tensor], regions: Regions, given: torch.Tensor, table: torch.Tensor | None,
+    channels_last: bool, out: torch.Tensor,
+) -> None:  # fmt: skip
+    from datahub.tensor.fused import kernels
+
+    batch, channels, height, width = out.shape
+    shown, taps, device = max(height, width), taps_of(regions), out.device
+    first = torch.empty((batch, 2, shown), dtype=torch.int32, device=device)
+    count = torch.empty_like(first)
+    bits = torch.empty((batch, 2), dtype=torch.int32, device=device)
+    weights = torch.empty((batch, 2, taps, shown), dtype=torch.int16, device=device)
+    kernels.tables[(batch, 2)](
+        given, given.view(torch.float64), first, count, bits, weights, height, width, shown, taps,
+        FIELDS=FIELDS, BLOCK=BLOCK,
+    )  # fmt: skip
+    steps = {image.stride(2) for image in images}
+    values = -(-width * channels // WIDE) if channels_last else channels * -(-width // WIDE)
+    kernels.resample[(values * -(-height // TALL), batch)](
+        given, first, count, bits, weights, out if table is None else table, out, height, width, shown, taps,
+        FIELDS=FIELDS, CHANNELS=channels, INTERLEAVED=channels_last, LOOKED_UP=table is not None,
+        PIXEL=steps.pop() if len(steps) == 1 else 0, TALL=TALL, WIDE=WIDE, ROWS=ROWS, TAPS=TAPS, num_warps=1,
+    )  # fmt: skip
