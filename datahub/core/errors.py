@@ -393,7 +393,7 @@ class DeviceOutOfMemory(ActionNeeded):
     def __init__(self, device: str, cause: str) -> None:
         super().__init__(
             f"{device} has no memory left for the next batches: {cause}",
-            "lower batch_size or prefetch, or use residency=\"host\" where the pixels are held on the device",
+            'lower batch_size or prefetch, or use residency="host" where the pixels are held on the device',
         )
         self.device, self.cause = device, cause
 

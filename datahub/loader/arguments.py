@@ -13,7 +13,6 @@ from datahub.tensor.presets import Moments, preset
 from datahub.tensor.transforms import DTYPES, BatchTransform
 
 NOW: Mapping[str, tuple[tuple[Any, ...], str]] = {
-    "device": (("cpu",), 'use device="cpu" and move the batch yourself'),
     "workers": (("thread",), 'use workers="thread"'),
 }
 """Argument -> the values that this version honours, and what to do instead of another."""

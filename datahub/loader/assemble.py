@@ -172,27 +172,56 @@ class Assembler:
 
     def finish(self, work: Work) -> Any:
         """Put the fields together; runs once, after every piece."""
-        recipe, step = self._recipe, work.step
+        step = self._settled(work)
+        batch = self._collated(step, work)
+        if self._recipe.batch_transform is not None:
+            with self._counters.timing("transform"):
+                batch = self._recipe.batch_transform(batch)
+        self._count(step)
+        return batch
+
+    def received(self, made: Any) -> Any:
+        """What `finish` made, in the thread that gets it."""
+        return made
+
+    def close(self) -> None:
+        """Give back what batches were made with."""
+
+    def _settled(self, work: Work) -> Step:
+        """The step once all pieces are made: what was set aside is not valid, and counted."""
         if work.aside:
-            step = replace(step, valid=step.valid & ~np.isin(np.arange(len(work.rows)), list(work.aside)))
             self._counters.add("quarantined", len(work.aside))
-        images: Any = None
+        return self._valid(work)
+
+    def _valid(self, work: Work) -> Step:
+        if not work.aside:
+            return work.step
+        aside = np.isin(np.arange(len(work.rows)), list(work.aside))
+        return replace(work.step, valid=work.step.valid & ~aside)
+
+    def _collated(self, step: Step, work: Work) -> Any:
+        """The batch before ``batch_transform``."""
+        recipe, images = self._recipe, None
         if self._images:
             images = self._gathered(work)
             if isinstance(recipe.transform, BatchTransform):
                 with self._counters.timing("transform"):
                     images = self._transformed(recipe.transform, work, images)
         with self._counters.timing("assemble"):
-            images = _laid_out(images, recipe.channels_last)
-            batch: Any = self._columns.of(step, work.rows, images, work.encoded)
-            if recipe.collate is None and recipe.fields is not None:
-                batch = tuple(batch[name] for name in recipe.fields)
-        if recipe.collate is not None or recipe.batch_transform is not None:
-            with self._counters.timing("transform"):
-                batch = self._called(batch)
+            batch = self._columns.of(step, work.rows, _laid_out(images, recipe.channels_last), work.encoded)
+            if recipe.collate is None:
+                return self._shown(batch)
+        with self._counters.timing("transform"):
+            return recipe.collate(self._columns.samples(batch))
+
+    def _shown(self, batch: dict[str, Any]) -> Any:
+        """A dict, or the tuple that ``fields`` asks for."""
+        fields = self._recipe.fields
+        return batch if fields is None else tuple(batch[name] for name in fields)
+
+    def _count(self, step: Step) -> None:
         self._counters.add("batches", 1)
         self._counters.add("samples", int(step.valid.sum()))
-        return batch
 
     def _transformed(self, transform: BatchTransform, work: Work, images: Any) -> Any:
         step, dtype = work.step, self._recipe.dtype
@@ -203,12 +232,6 @@ class Assembler:
 
     def _draws(self, step: Step) -> Draws:
         return Draws(self._seed, step.epoch, step.places)
-
-    def _called(self, batch: Any) -> Any:
-        """What the caller's own functions make of the batch."""
-        if self._recipe.collate is not None:
-            batch = self._recipe.collate(self._columns.samples(batch))
-        return batch if self._recipe.batch_transform is None else self._recipe.batch_transform(batch)
 
     def _rows_of(self, index: NDArray[np.int64]) -> NDArray[Any]:
         # Fancy indexing of records costs ten times what `take` does; a mixture's rows are put together by indexing.

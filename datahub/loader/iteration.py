@@ -114,7 +114,7 @@ class Iteration(Iterator[tuple[Any, int]]):
             return None
         job, after = self._jobs[0]
         try:
-            batch = job.future.result(self._timeout)
+            batch = self._assembler.received(job.future.result(self._timeout))
         except TimeoutError as error:
             if job.future.done():
                 raise  # the error of a worker, not of the wait

@@ -43,6 +43,10 @@ class Facts:
     path: str
     """The decoded file."""
     workers: int = 1
+    device: str | None = None
+    """Where batches are made, if not on the host."""
+    device_memory: int | None = None
+    """Bytes free there; None where that cannot be told."""
 
     @property
     def decoded(self) -> int:
@@ -77,7 +81,13 @@ def decide(wanted: str, facts: Facts) -> Residence:
         return Residence("stream", facts.obstacle)
     if wanted == "auto":
         reason = _obstacle(facts) or _reluctance(facts)
-        return Residence("stream", reason) if reason else _host(facts)
+        if reason:
+            return Residence("stream", reason)
+        return _device(facts) if _fits_device(facts) else _host(facts)
+    return _asked_for(wanted, facts)
+
+
+def _asked_for(wanted: str, facts: Facts) -> Residence:
     if facts.shape is None:
         raise BadArgument("residency", wanted, NO_SHAPE, 'use "stream" or "auto"')
     if facts.lacks_disk:
@@ -85,7 +95,12 @@ def decide(wanted: str, facts: Facts) -> Residence:
     if facts.memory is not None and facts.decoded > facts.memory:
         reason = f"{_size(facts)}, and {format_bytes(facts.memory)} of memory are free"
         raise BadArgument("residency", wanted, reason, 'use "stream" or "auto"')
-    return Residence("device", f"{_size(facts)} in memory whole") if wanted == "device" else _host(facts)
+    if wanted == "host":
+        return _host(facts)
+    if facts.device_memory is not None and facts.decoded > facts.device_memory:
+        reason = f"{_size(facts)}, and {format_bytes(facts.device_memory)} of {facts.device} are free"
+        raise BadArgument("residency", wanted, reason, 'use "host", "stream" or "auto"')
+    return _device(facts)
 
 
 def _obstacle(facts: Facts) -> str | None:
@@ -105,6 +120,17 @@ def _reluctance(facts: Facts) -> str | None:
     if not facts.present and seconds > PATIENCE:
         return f'{_size(facts)}: the first batch would wait some {seconds:.0f} s; residency="host" does'
     return None
+
+
+def _fits_device(facts: Facts) -> bool:
+    """Whether nobody would miss the memory."""
+    return facts.device_memory is not None and facts.decoded <= facts.device_memory // SHARE
+
+
+def _device(facts: Facts) -> Residence:
+    if facts.device is None:
+        return Residence("device", f"{_size(facts)} in memory whole")
+    return Residence("device", f"{_size(facts)} on {facts.device} whole; a batch is one gather there")
 
 
 def _host(facts: Facts) -> Residence:

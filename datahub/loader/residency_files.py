@@ -52,6 +52,8 @@ class Resident:
 
     pixels: NDArray[np.uint8]
     damaged: NDArray[np.int64]
+    whole: bool = False
+    """They are to be held whole by whoever uses them, not mapped."""
 
     def holds(self, rows: NDArray[np.int64]) -> bool:
         """Whether all of the rows decoded: a batch with one that did not is left to whoever streams, and its errors."""

@@ -16,6 +16,7 @@ from datahub.store.dataset import Split
 from datahub.store.joined import JoinedSplit
 from datahub.stream.source import ShardSource
 from datahub.tensor.batched import BatchTransform
+from datahub.tensor.device.lanes import Backend
 from datahub.tensor.folding import fold
 
 
@@ -48,7 +49,9 @@ class Residency:
         *,
         workers: int,
         timeout: float,
+        backend: Backend | None = None,
     ) -> None:
+        self._backend = backend
         self._wanted, self._split, self._source, self._settings = wanted, split, source, settings
         self._workers, self._timeout = max(1, workers), timeout
         self._obstacle = obstacle(split, recipe)
@@ -79,7 +82,9 @@ class Residency:
             self._fallen = Residence("stream", f"decoding once did not work: {_first_line(error)}")
             return None
         if self.chosen.kind == "device":
-            found = Resident(np.array(found.pixels), found.damaged)
+            # A device takes its copy from the map.
+            pixels = np.array(found.pixels) if self._backend is None else found.pixels
+            found = Resident(pixels, found.damaged, whole=True)
         self._opened = found
         return found
 
@@ -106,6 +111,8 @@ class Residency:
             disk=disk,
             path=str(path),
             workers=self._workers,
+            device=None if self._backend is None else str(self._backend.device),
+            device_memory=None if self._backend is None else self._backend.free_memory(),
         )
 
 

@@ -20,6 +20,8 @@ from datahub.loader import arguments
 from datahub.loader.assemble import Assembler, Recipe
 from datahub.loader.batch import state_of, with_state
 from datahub.loader.counters import Counters
+from datahub.loader.device import CudaOptions, backend_of
+from datahub.loader.device_assembler import DeviceAssembler
 from datahub.loader.explain import explanation
 from datahub.loader.iteration import Iteration
 from datahub.loader.listening import Listening, Stats, stats
@@ -27,6 +29,7 @@ from datahub.loader.members import open_members
 from datahub.loader.opening import open_or_fetch
 from datahub.loader.quarantine import Quarantine
 from datahub.loader.resident import Residency
+from datahub.loader.ring import Ring
 from datahub.loader.schedule import Plan, Schedule
 from datahub.loader.sources import Where, shard_source, source_of
 from datahub.loader.topology import Topology, resolve_topology
@@ -37,6 +40,7 @@ from datahub.store.selection import Selection
 from datahub.stream.mix import Mix, Weighted
 from datahub.stream.state import OrderParameters, State, restore
 from datahub.tensor.decoding import Decode
+from datahub.tensor.device.lanes import Backend
 from datahub.tensor.presets import Moments
 from datahub.tensor.transforms import BatchTransform
 
@@ -98,7 +102,7 @@ class StreamingLoader:
         batch_transform: Callable[[Any], Any] | None = None,
         collate: Callable[[list[dict[str, Any]]], Any] | None = None,
         fields: Sequence[str] | None = None,
-        device: str | torch.device = "cpu",
+        device: str | torch.device | CudaOptions | Backend = "cpu",
         dtype: torch.dtype | None = None,
         channels_last: bool = False,
         num_workers: int | None = None,
@@ -119,7 +123,7 @@ class StreamingLoader:
         listener: Listener = ignore,
         settings: Settings | None = None,
     ) -> None:
-        arguments.refuse_later(device=str(device), workers=workers)
+        arguments.refuse_later(workers=workers)
         arguments.batch_sizes(batch_size, global_batch_size)
         arguments.callables(batch_transform=batch_transform, collate=collate)
         self._batch_size, self._global_batch_size = batch_size, global_batch_size
@@ -133,6 +137,7 @@ class StreamingLoader:
         self._workers = arguments.whole("num_workers", workers_here, least=0)
         set_aside = arguments.on_error(on_error, arguments.field_names(fields))
         selection = Selection.of(where, part, max_samples)
+        backend = backend_of(device, os.environ)
         settings = resolve() if settings is None else settings
         source = source_of(ref, source)
         place = Where.of(settings, source, cache_dir, cache_limit, self._timeout, listener)
@@ -155,14 +160,14 @@ class StreamingLoader:
         self._source = self._members.source(
             partial(shard_source, environ=os.environ, options=self._options, shuffle=self._shuffle)
         )
-        self._assembler = Assembler(
-            self.split,
-            self._source,
-            self.recipe,
-            self._counters,
-            seed=self._seed,
-            quarantine=Quarantine.of(self.split, settings.home) if set_aside else None,
-        )
+        quarantine = Quarantine.of(self.split, settings.home) if set_aside else None
+        parts = (self.split, self._source, self.recipe, self._counters)
+        self._assembler: Assembler
+        if backend is None:
+            self._assembler = Assembler(*parts, seed=self._seed, quarantine=quarantine)
+        else:
+            ring = Ring(backend, self._timeout)
+            self._assembler = DeviceAssembler(*parts, ring, seed=self._seed, quarantine=quarantine)
         self._residency = Residency(
             residency,
             self.split,
@@ -171,6 +176,7 @@ class StreamingLoader:
             self.recipe,
             workers=self._workers,
             timeout=self._timeout,
+            backend=backend,
         )
         self._epoch, self._position, self._begun = 0, 0, False
         self._loop: weakref.ref[Iteration] | None = None
@@ -339,6 +345,7 @@ class StreamingLoader:
         if loop is not None:
             loop.retire("the loader was closed", patience=self._timeout)
         self._closed = True
+        self._assembler.close()
         self._source.close()
 
     def __enter__(self) -> Self:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from torch.utils.data import IterableDataset, get_worker_info
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from datahub.core.errors import DatahubError, StateMismatch, UsageError
+from datahub.core.errors import BadArgument, DatahubError, StateMismatch, UsageError
 from datahub.core.refs import Ref
 from datahub.loader import arguments
 from datahub.loader.batch import Batch, ListBatch, TupleBatch, as_list, state_of
@@ -70,6 +70,9 @@ class StreamingDataset(IterableDataset[Any]):
     """A state that was loaded in this worker says where, and the next loop goes on there."""
 
     def __init__(self, ref: Any, split: str = "train", **options: Any) -> None:
+        if not _on_host(options.get("device", "cpu")):
+            reason = "batches cross from worker processes through the host's memory"
+            raise BadArgument("device", options["device"], reason, "move them in the loop, or use StreamingLoader")
         self._ref, self._split, self._options = ref, split, options
         self._board = Board()
         self._topology: Topology | None = None
@@ -245,6 +248,10 @@ class StreamingDataset(IterableDataset[Any]):
 
 
 StreamingDataset.__init__.__signature__ = inspect.signature(StreamingLoader.__init__)  # type: ignore[attr-defined]
+
+
+def _on_host(device: Any) -> bool:
+    return str(device) == "cpu"
 
 
 def _refuse(*_: Any, **__: Any) -> Any:

@@ -48,17 +48,30 @@ class Normalize(BatchTransform):
         mean, std = torch.tensor(self.mean)[:, None], torch.tensor(self.std)[:, None]
         return ((values[None] - mean) / std).to(dtype)
 
+    def looked_up(self, dtype: torch.dtype | None, channels: int) -> torch.Tensor:
+        """The table of images of so many channels, ``(channels, 256)``; ``dtype`` None is float32.
+
+        Raises `BadArgument` for a dtype that is not made, or means for another number of channels.
+        """
+        dtype = dtype or torch.float32
+        self._lookup(dtype)
+        self._check(channels)
+        return self.table(dtype).expand(channels, 256).contiguous()
+
+    def _check(self, channels: int) -> None:
+        if len(self.mean) not in (1, channels):
+            raise BadArgument("mean", list(self.mean), f"has {len(self.mean)} values, the images {channels} channels")
+
     def _apply(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Look every pixel up. OpenCV's LUT is one pass and needs none of torch's own threads."""
         if images.dtype != torch.uint8:
             raise BadArgument("images", str(images.dtype), "only uint8 images can be normalised")
         batch, channels, height, width = images.shape
-        if len(self.mean) not in (1, channels):
-            raise BadArgument("mean", list(self.mean), f"has {len(self.mean)} values, the images {channels} channels")
-        tables = self._lookup(dtype)
+        self._check(channels)
         if images.device.type != "cpu":
-            table = self.table(dtype).expand(channels, 256).to(images.device)
-            return moved(images.contiguous(), None, None, table=table)
+            found = self.looked_up(dtype, channels).to(images.device)
+            return moved(images.contiguous(), None, None, table=found)
+        tables = self._lookup(dtype)
         out = torch.empty(images.shape, dtype=dtype)
         bits = out.view(_BITS[dtype.itemsize][0]).numpy().view(tables[0].entries.dtype)
         pixels = images.contiguous().numpy()

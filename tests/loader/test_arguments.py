@@ -13,8 +13,6 @@ from datahub.pack import fetch as fetching
 @pytest.mark.parametrize(
     "argument",
     [
-        {"device": "cuda"},
-        {"device": torch.device("cuda:1")},
         {"workers": "process"},
     ],
     ids=str,

@@ -60,7 +60,7 @@ class CudaTicket(Generic[T]):
 class CudaLane:
     def __init__(self, device: torch.device, decoder: Decoder | None) -> None:
         self._device, self._decoder = device, decoder
-        self._stream = torch.cuda.Stream(device, priority=URGENT)
+        self._stream = torch.cuda.Stream(device, priority=URGENT)  # type: ignore[no-untyped-call]
         self._last: torch.cuda.Event | None = None
         self._pinned = torch.empty(0, dtype=torch.uint8)
         self._held: list[object] = []
@@ -98,7 +98,7 @@ class CudaLane:
         self._held.clear()
 
     def _mark(self) -> torch.cuda.Event:
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(self._stream)
         self._last = event
         return event

@@ -6,12 +6,16 @@ the image alone, so that a batch made again is the same. nvImageCodec takes a sh
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import threading
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
+import numpy as np
+import simplejpeg
 import torch
+import torchvision.io  # registers the operators
 
 from datahub.core.errors import BadArgument
 from datahub.tensor.device.lanes import Undecodable
@@ -35,11 +39,9 @@ class TorchvisionDecoder:
     name = "nvJPEG, through torchvision"
 
     def __init__(self) -> None:
-        from torchvision.io import ImageReadMode
-
         # Not torchvision.io.decode_jpeg, which warns of its retirement at every call.
         self._call = torch.ops.image.decode_jpegs_cuda
-        self._modes = {1: ImageReadMode.GRAY.value, 3: ImageReadMode.RGB.value}
+        self._modes = {1: torchvision.io.ImageReadMode.GRAY.value, 3: torchvision.io.ImageReadMode.RGB.value}
 
     def decode(
         self,
@@ -97,26 +99,34 @@ def decoder_of(kind: str, share: float | None, index: int) -> Decoder | None:
         raise BadArgument("decoder", kind, f"use one of {', '.join(KINDS)}")
     if share is not None and not (isinstance(share, int | float) and 0 <= share <= 1):
         raise BadArgument("hardware_share", share, "must be a part from 0 to 1")
+    if share is not None and kind not in ("auto", "nvimgcodec"):
+        raise BadArgument("hardware_share", share, f"{kind} takes none", 'use decoder="nvimgcodec"')
     if kind == "host":
         return None
-    wants_share = share is not None and kind == "auto"
-    if kind == "torchvision" or (kind == "auto" and not wants_share and has_torchvision()):
-        if share is not None or not has_torchvision():
-            reason = "this torchvision decodes nothing on CUDA" if share is None else "torchvision takes no share"
-            raise BadArgument("decoder", kind, reason, 'use decoder="nvimgcodec", or "auto"')
+    if kind != "nvimgcodec" and share is None and _torchvision_decodes(index):
         return TorchvisionDecoder()
+    if kind == "torchvision":
+        reason = "this torchvision decodes no JPEG on CUDA"
+        raise BadArgument("decoder", kind, reason, 'use a build with nvJPEG, or decoder="nvimgcodec"')
     if has_nvimgcodec():
         return NvImageCodecDecoder(index, 1.0 if share is None else share)
-    if kind == "auto" and not wants_share:
+    if kind == "auto" and share is None:
         return None
     raise BadArgument("decoder", kind, "nvImageCodec is not installed", "run `pip install 'datahub[nvimgcodec]'`")
 
 
-def has_torchvision() -> bool:
-    """Whether torchvision has its CUDA decoder; that it was built without nvJPEG shows at the first call."""
-    import torchvision.io  # noqa: F401 - registers the operators
-
-    return hasattr(torch.ops.image, "decode_jpegs_cuda")
+@functools.cache
+def _torchvision_decodes(index: int) -> bool:
+    """Whether it does: builds without nvJPEG have the operator all the same."""
+    if not hasattr(torch.ops.image, "decode_jpegs_cuda"):
+        return False
+    device = torch.device("cuda", index)
+    probe = torch.frombuffer(bytearray(simplejpeg.encode_jpeg(np.zeros((16, 16, 3), np.uint8))), dtype=torch.uint8)
+    try:
+        TorchvisionDecoder().decode([probe], 3, device, torch.cuda.current_stream(device))
+    except Undecodable:
+        return False
+    return True
 
 
 def has_nvimgcodec() -> bool:

@@ -8,9 +8,15 @@ used by one thread at a time; only what a `Ticket` gives may leave it. `datahub.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar, runtime_checkable
+from functools import partial
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+
+PIECE = 32 << 20
+"""Bytes of page-locked memory that large arrays cross through."""
 
 T = TypeVar("T")
 Out = TypeVar("Out", covariant=True)
@@ -34,7 +40,7 @@ class Lane(Protocol):
         """
 
     def decode(self, encoded: Sequence[torch.Tensor], channels: int) -> list[torch.Tensor]:
-        """JPEGs, each uint8 ``(n,)`` in staged memory, to uint8 ``(channels, h, w)`` on the device, in the lane's order.
+        """JPEGs, each uint8 ``(n,)`` in staged memory, to uint8 ``(channels, h, w)`` on the device, in its order.
 
         Decoders write as soon as they are called, whatever is queued before them: the lane must stand drained. Raises
         `Undecodable` where they refuse any of the images; which one is not known.
@@ -70,8 +76,19 @@ def on_device(staged: torch.Tensor, device: torch.device) -> torch.Tensor:
     return torch.empty_like(staged, device=device).copy_(staged, non_blocking=True)
 
 
-def kept(tensor: torch.Tensor, lane: Lane, device: torch.device) -> torch.Tensor:
-    """``tensor`` on the device for good: every lane may read it, for the host has waited until it is there."""
-    ticket = lane.enqueue(lambda: on_device(tensor, device))
+def kept(pixels: NDArray[Any], lane: Lane, device: torch.device) -> torch.Tensor:
+    """An array on the device for good: every lane may read it, for the host has waited until it is there.
+
+    It crosses in pieces, so that little of the host's memory is page-locked for it.
+    """
+    pixels = np.ascontiguousarray(pixels)
+    ticket = lane.enqueue(lambda: torch.empty(pixels.nbytes, dtype=torch.uint8, device=device))
+    found = ticket.receive()
+    flat = pixels.reshape(-1).view(np.uint8)
+    for begin in range(0, len(flat), PIECE):
+        piece = flat[begin : begin + PIECE]
+        staged = lane.stage(len(piece))
+        staged.numpy()[:] = piece
+        lane.enqueue(partial(found[begin : begin + PIECE].copy_, staged, non_blocking=True))
     lane.drain()
-    return ticket.receive()
+    return found.view(torch.from_numpy(np.empty(0, pixels.dtype)).dtype).view(pixels.shape)

@@ -31,12 +31,12 @@ class Part(NamedTuple):
     box: tuple[float, float, float, float]
 
 
-def part_of(data: Encoded, frame: Frame, channels: int, *, decodes: bool) -> Part:
-    """What is needed of an image for ``frame``. Raises `DamagedImage`, also for one of another size than its frame's.
+def part_of(data: Encoded, frame: Frame, channels: int) -> Part:
+    """What is needed of an image for ``frame``; what the device does not decode is decoded here.
 
-    ``decodes``: whether the device decodes JPEGs. What it does not is decoded here.
+    Raises `DamagedImage`, also for an image of another size than its frame was made for.
     """
-    found = _jpeg(data) if decodes and data[:2] == b"\xff\xd8" else None
+    found = _jpeg(data) if data[:2] == b"\xff\xd8" else None
     if found is None or not fits(data, found, channels):
         return _on_host(data, frame, channels)
     _check(found.height, found.width, frame)

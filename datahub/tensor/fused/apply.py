@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,6 +15,8 @@ from datahub.tensor.fused.regions import Ints, Regions
 
 FIELDS = 13
 """Numbers of an image that the kernels are told, as int64; see `datahub.tensor.fused.kernels`."""
+NUMBERS = FIELDS + 4
+"""Of those, with four of float64 behind them."""
 BLOCK = 256
 """Pixels of an axis that a program of the table kernel holds at once."""
 TALL, WIDE, ROWS, TAPS = 8, 32, 8, 4
@@ -32,20 +33,21 @@ def resample(
     table: torch.Tensor | None = None,
     channels_last: bool = False,
     upload: Upload | None = None,
+    kernel: bool | None = None,
 ) -> torch.Tensor:
     """``(B, C, *regions.size)``: the regions of uint8 images ``(C, h, w)`` of any strides, on one device.
 
     Pixels are those of torchvision's ``resized_crop(antialias=True)`` and a flip, bit for bit with the reference;
     the kernel's vertical sums are of float32, and may differ by one level in images scaled down more than fourfold.
-    ``table`` ``(C, 256)`` says what becomes of each value, and the dtype; without it they stay uint8. Raises
-    ``ValueError`` for images and regions that do not fit each other.
+    ``table`` ``(C, 256)`` says what becomes of each value, and the dtype; without it they stay uint8. ``kernel``: None
+    for Triton's on CUDA devices. Raises ``ValueError`` for images and regions that do not fit each other.
     """
     limits = checked(images, regions, table)
     device, channels = images[0].device, len(images[0])
     form = torch.channels_last if channels_last else torch.contiguous_format
     dtype = torch.uint8 if table is None else table.dtype
     out = torch.empty((len(images), channels, *regions.size), dtype=dtype, device=device, memory_format=form)
-    if runs_triton(device.type):
+    if runs_triton(device.type) if kernel is None else kernel:
         numbers = described(images, regions, limits)
         given = torch.from_numpy(numbers).to(device) if upload is None else upload(numbers)
         _launch(images, regions, given, table, channels_last, out)
@@ -68,9 +70,9 @@ def checked(images: Sequence[torch.Tensor], regions: Regions, table: torch.Tenso
 
 
 def described(images: Sequence[torch.Tensor], regions: Regions, limits: tuple[Ints, Ints]) -> Ints:
-    """The kernels' ``params``, int64 ``(B, FIELDS + 4)``; the last four columns are float64."""
+    """The kernels' ``params``, int64 ``(B, NUMBERS)``; the last four columns are float64."""
     low, high = limits
-    numbers = np.empty((len(images), FIELDS + 4), np.int64)
+    numbers = np.empty((len(images), NUMBERS), np.int64)
     numbers[:, :4] = [(image.data_ptr(), *image.stride()) for image in images]
     numbers[:, 4] = regions.flip
     for axis, at in ((0, 5), (1, 9)):
@@ -88,19 +90,10 @@ def taps_of(regions: Regions) -> int:
     return 2 * int(np.ceil(scale.max())) + 1
 
 
-def runs_triton(kind: str) -> bool:
-    """Whether the kernel runs on devices of this ``kind``: CUDA's with Triton, any with Triton's interpreter."""
-    return has_triton() and (kind == "cuda" or interpreted())
-
-
 @functools.cache
-def has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
-
-
-def interpreted() -> bool:
-    """Whether Triton's kernels are run by its interpreter, which it decides when it is imported."""
-    return os.environ.get("TRITON_INTERPRET", "") not in ("", "0")
+def runs_triton(kind: str) -> bool:
+    """Whether the kernels are used on devices of this ``kind``."""
+    return kind == "cuda" and importlib.util.find_spec("triton") is not None
 
 
 def _launch(

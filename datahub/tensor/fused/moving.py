@@ -49,6 +49,7 @@ def moved(
     table: torch.Tensor | None = None,
     channels_last: bool = False,
     upload: Upload | None = None,
+    kernel: bool | None = None,
 ) -> torch.Tensor:
     """``(B, C, h, w)`` of ``pixels``, contiguous uint8 ``(N, C, H, W)``: its ``rows`` (None: all), moved (None: as they
     are). ``table`` ``(C, 256)`` on the same device says what becomes of each value; without it they stay uint8.
@@ -63,7 +64,7 @@ def moved(
     out = torch.empty((count, channels, *size), dtype=dtype, device=pixels.device, memory_format=form)
     if not out.numel():
         return out
-    if runs_triton(pixels.device.type):
+    if runs_triton(pixels.device.type) if kernel is None else kernel:
         _launch(pixels, given, MODES[mode], table, channels_last, out)
     else:
         _in_torch(pixels, given[: count * FIELDS].view(count, FIELDS), given[count * FIELDS :], mode, table, out)
