@@ -65,9 +65,10 @@ class Ring:
     def _opened(self) -> SimpleQueue[Lane]:
         with self._lock:
             if self._free is None:
-                self._free, self._process = SimpleQueue(), os.getpid()
+                free: SimpleQueue[Lane] = SimpleQueue()
                 for _ in range(self._count):
-                    self._free.put(self.backend.lane())
+                    free.put(self.backend.lane())
+                self._free, self._process = free, os.getpid()
             if self._process != os.getpid():
                 reason = "this loader's device belongs to the process that it was forked from"
                 raise UsageError(reason, "make the loader in the process that uses it")

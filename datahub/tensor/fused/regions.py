@@ -17,8 +17,8 @@ class Regions:
     """A box of each image is scaled to ``scaled``, of which a window of ``size`` from ``corner`` is shown.
 
     ``box`` float64 ``(B, 4)``: left, top, width, height in pixels of the decoded image, fractions where that was
-    decoded at another scale than the box was drawn for. ``scaled`` and ``corner`` int64 ``(B, 2)``: height and width, top and
-    left; what of a window lies outside of what was scaled is black. ``flip`` bool ``(B,)`` mirrors it.
+    decoded at another scale than the box was drawn for. ``scaled`` and ``corner`` int64 ``(B, 2)``: height and width,
+    top and left; what of a window lies outside of what was scaled is black. ``flip`` bool ``(B,)`` mirrors it.
     """
 
     box: Floats

@@ -1,0 +1,240 @@
+"""Batches made on a device are those of the host: proved on one that does everything as late as it may."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from datahub.core.errors import BadArgument, DamagedSample, DeviceOutOfMemory, WorkerDied
+from datahub.core.settings import Settings
+from datahub.loader.device import CudaOptions, backend_of
+from datahub.loader.opening import open_dataset
+from datahub.loader.ring import Ring
+from datahub.loader.streaming import StreamingLoader
+from datahub.loader.torch_dataset import StreamingDataset
+from datahub.pack import authoring
+from datahub.tensor.device.rehearsal import Rehearsal
+from datahub.tensor.transforms import (
+    CenterCrop,
+    Compose,
+    Normalize,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    Resize,
+)
+from tests.loader.conftest import no_threads, same
+from tests.tensor.images import encoded, noise
+
+COUNT = 20
+LOOKED_UP = Normalize((0.5, 0.4, 0.3), (0.2, 0.2, 0.3))
+TRAIN = Compose([RandomResizedCrop(20), RandomHorizontalFlip(), LOOKED_UP])
+CIFAR = Compose([RandomCrop(8, 2), RandomHorizontalFlip(), LOOKED_UP])
+
+
+def picture(row: int) -> bytes:
+    """JPEGs that a device decodes, some that it does not, and PNGs."""
+    pixels = noise(40 + 7 * row % 50, 90 - 5 * row % 60, 1 if row % 5 == 4 else 3, seed=row)
+    if row % 3 == 0:
+        return encoded(pixels, "PNG")
+    return encoded(pixels, "JPEG", progressive=row % 4 == 1)
+
+
+@pytest.fixture
+def photos(settings: Settings) -> Settings:
+    with authoring.Writer("photos", {"image": "image", "label": "label"}, settings=settings, jobs=1) as writer:
+        for row in range(COUNT):
+            writer.write(split="train", source=f"{row}", image=picture(row), label=["even", "odd"][row % 2])
+    return settings
+
+
+def loader(settings: Settings, ref: str = "photos", **arguments) -> StreamingLoader:
+    given = {"batch_size": 8, "shuffle": True, "num_workers": 2, **arguments}
+    return StreamingLoader(ref, "train", settings=settings, timeout=60, **given)
+
+
+def both(settings: Settings, ref: str = "photos", device: Rehearsal | None = None, **arguments):
+    """The batches of the host, which those of the device must equal bit for bit."""
+    with loader(settings, ref, **arguments) as here:
+        wanted = list(here)
+    with loader(settings, ref, device=device or Rehearsal(), **arguments) as there:
+        found = list(there)
+    assert len(found) == len(wanted) and all(map(same, found, wanted))
+    for ours, theirs in zip(found, wanted, strict=True):
+        image = ours.get("image") if isinstance(ours, dict) else ours[0]
+        if isinstance(image, torch.Tensor):
+            assert image.stride() == (theirs["image"] if isinstance(theirs, dict) else theirs[0]).stride()
+    return wanted
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_framed_images(photos, workers):
+    both(photos, transform=TRAIN, num_workers=workers)
+    both(photos, transform=TRAIN, num_workers=workers, dtype=torch.bfloat16, channels_last=True, prefetch=4)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"transform": Compose([Resize(24), CenterCrop(20)]), "channels_last": True},
+        {"transform": Resize(30)},
+        {"transform": Compose([Resize(30), LOOKED_UP]), "dtype": torch.float16},
+        {"transform": None},
+        {"transform": lambda image: image[:, :20, :20]},
+        {
+            "transform": TRAIN,
+            "collate": lambda samples: {"sum": torch.stack([each["image"].sum() for each in samples])},
+        },
+        {"transform": TRAIN, "fields": ("image", "key", "label", "encoded", "valid")},
+        {"transform": TRAIN, "batch_transform": lambda batch: {**batch, "image": batch["image"] * 2}},
+        {"fields": ("label", "index")},
+    ],
+    ids=str,
+)
+def test_everything_else_that_a_batch_may_be(photos, arguments):
+    both(photos, **arguments)
+
+
+@pytest.mark.parametrize("residency", ["stream", "host", "device"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"transform": CIFAR, "dtype": torch.bfloat16, "channels_last": True},
+        {"transform": LOOKED_UP, "fields": ("image", "label", "weight")},
+        {"transform": Compose([RandomHorizontalFlip(), CenterCrop(6)])},
+        {"transform": CenterCrop(6)},
+        {"transform": lambda image: image.float(), "batch_transform": lambda batch: {**batch, "n": 1}},
+    ],
+    ids=str,
+)
+def test_images_of_one_shape(home, residency, arguments):
+    both(home, "tiny", residency=residency, **arguments)
+
+
+def test_a_device_that_decodes_nothing(photos):
+    both(photos, device=Rehearsal(decoding=False), transform=TRAIN)
+
+
+def test_a_batch_is_made_again_and_resumed(photos):
+    with loader(photos, transform=TRAIN) as here:
+        wanted = list(here)
+    with loader(photos, transform=TRAIN, device=Rehearsal()) as there:
+        assert same(there.at(0, 1), wanted[1])
+        there.load_state_dict(here.state_of(wanted[0]))
+        assert same(list(there), wanted[1:])
+
+
+def spoil(settings: Settings, rows: dict[int, slice]) -> None:
+    """Zeros in the bytes of some images."""
+    split = open_dataset("photos", settings)["train"]
+    for row, where in rows.items():
+        place = split.locate[row]
+        shard = split.shards[int(place["shard"])]
+        data = bytearray(shard.read_bytes())
+        begin, size = int(place["offset"]), int(place["size"])
+        part = range(size)[where]
+        data[begin + part.start : begin + part.stop] = bytes(len(part))
+        shard.chmod(0o644)
+        shard.write_bytes(data)
+
+
+@pytest.mark.parametrize("transform", [TRAIN, None], ids=["framed", "whole"])
+def test_damaged_samples_are_named_or_set_aside(photos, transform):
+    """Damage in a header is seen while cutting; damage behind one, when the device has refused the batch."""
+    split = open_dataset("photos", photos)["train"]
+    sources = split.rows(np.arange(COUNT), ["source"])["source"].to_pylist()
+    names = {source: row for row, source in enumerate(sources)}
+    header, data = names["7"], names["8"]  # baseline JPEGs
+    spoil(photos, {header: slice(0, 64)})
+    with pytest.raises(DamagedSample) as caught, loader(photos, transform=transform, device=Rehearsal()) as made:
+        list(made)
+    assert caught.value.key == split.key(header)
+    spoil(photos, {data: slice(180, -40)})
+    for batch in both(photos, transform=transform, on_error="quarantine"):
+        for row, valid in zip(batch["index"].tolist(), batch["valid"].tolist(), strict=True):
+            assert valid == (row not in (header, data))
+
+
+def test_memory_that_runs_out_says_what_to_lower(photos, monkeypatch):
+    class Full(Rehearsal):
+        def lane(self):
+            raise DeviceOutOfMemory("cuda:0", "tried to allocate 2.00 GiB")
+
+    with pytest.raises(DeviceOutOfMemory, match="lower batch_size or prefetch"), loader(photos, device=Full()) as made:
+        list(made)
+
+
+def test_a_device_that_does_not_answer(photos):
+    ring = Ring(Rehearsal(), timeout=0.05, lanes=1)
+    with ring.lane(), pytest.raises(WorkerDied, match="sending a batch to the device"), ring.lane():
+        pass
+    ring.close()
+
+
+def test_closing_waits_for_what_is_on_its_way(photos):
+    device = Rehearsal()
+    made = loader(photos, device=device, transform=TRAIN)
+    iterator = iter(made)
+    next(iterator)
+    made.close()
+    assert len(device.lanes) == 3 and not any(lane.pending for lane in device.lanes)
+    assert no_threads()
+
+
+# -- which device -----------------------------------------------------------------------------------------------------
+
+
+def test_the_host_needs_no_backend():
+    assert backend_of("cpu", {}) is None and backend_of(torch.device("cpu"), {}) is None
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu:0", torch.device("meta"), "cdua", 3.5, None], ids=str)
+def test_other_devices_are_refused(device):
+    with pytest.raises(BadArgument, match="device"):
+        backend_of(device, {})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", torch.device("cuda"), CudaOptions()], ids=str)
+def test_no_card_is_one_clear_error(photos, device):
+    with pytest.raises(BadArgument, match='use device="cpu"'):
+        loader(photos, device=device)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "local", "count", "found"),
+    [(None, "", 4, 2), (None, "3", 4, 3), (None, "3", 1, 0), (1, "3", 4, 1), (None, "4", 4, None), (5, "", 4, None)],
+)
+def test_a_rank_has_its_own_card(monkeypatch, wanted, local, count, found):
+    from datahub.loader import device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    options = CudaOptions(wanted, decoder="host")
+    if found is None:
+        with pytest.raises(BadArgument, match="there are 4"):
+            device.backend_of(options, {"LOCAL_RANK": local})
+    else:
+        assert device.backend_of(options, {"LOCAL_RANK": local}).device == torch.device("cuda", found)
+
+
+def test_worker_processes_make_no_batches_on_a_device(photos):
+    with pytest.raises(BadArgument, match="worker processes"):
+        StreamingDataset("photos", "train", batch_size=4, settings=photos, device="cuda")
+
+
+def test_what_is_chosen_for_a_card(home):
+    from datahub.loader.residency import Facts, decide
+
+    def facts(free: int | None) -> Facts:
+        common = {"obstacle": None, "present": True, "memory": 10**12, "disk": 10**12, "path": "p"}
+        return Facts(samples=60000, shape=(3, 32, 32), device="cuda:0", device_memory=free, **common)
+
+    assert decide("auto", facts(80 << 30)).kind == "device"
+    assert decide("auto", facts(300 << 20)).kind == "host"
+    assert decide("host", facts(80 << 30)).kind == "host"
+    with pytest.raises(BadArgument, match="of cuda:0 are free"):
+        decide("device", facts(1 << 20))

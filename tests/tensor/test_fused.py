@@ -1,0 +1,181 @@
+"""The fused kernels hold to their torch references, and those to torchvision and to the host's own windows."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as F
+
+from datahub.tensor.draws import Draws
+from datahub.tensor.fused.apply import resample
+from datahub.tensor.fused.groups import framed_alike
+from datahub.tensor.fused.moving import moved
+from datahub.tensor.fused.regions import Regions
+from datahub.tensor.moves import RandomCrop, RandomHorizontalFlip, RandomVerticalFlip, chained
+from datahub.tensor.normalize import Normalize
+from datahub.tensor.presets import IMAGENET
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+"""Kernels run on the card where there is one, and are interpreted elsewhere."""
+triton = pytest.importorskip("triton", reason="Triton is not installed")
+
+
+def image(rng: random.Random, height: int, width: int, channels: int = 3) -> torch.Tensor:
+    """Noise; every other one interleaved underneath, as some decoders give them."""
+    seed = torch.Generator().manual_seed(rng.randrange(1 << 30))
+    made = torch.randint(0, 256, (channels, height, width), dtype=torch.uint8, generator=seed)
+    return made if rng.random() < 0.5 else made.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+
+
+def regions(boxes, size, *, scaled=None, corner=None, flip=None) -> Regions:
+    count = len(boxes)
+    return Regions(
+        np.array(boxes, np.float64),
+        np.array(scaled or [size] * count),
+        np.array(corner or [(0, 0)] * count),
+        np.array(flip or [False] * count),
+        size,
+    )
+
+
+def side(rng: random.Random) -> int:
+    return rng.choice([1, 2, 3, rng.randint(4, 40), rng.randint(60, 160)])
+
+
+def box(rng: random.Random, height: int, width: int) -> tuple[int, int, int, int]:
+    """Anywhere, or at a corner."""
+    h, w = rng.randint(1, height), rng.randint(1, width)
+    if rng.random() < 0.3:
+        return (width - w, height - h, w, h)
+    return (rng.randint(0, width - w), rng.randint(0, height - h), w, h)
+
+
+def test_the_reference_is_torchvisions_resized_crop_bit_for_bit():
+    rng = random.Random(0)
+    for _ in range(60):
+        pixels = image(rng, side(rng), side(rng), rng.choice([1, 3]))
+        x, y, w, h = box(rng, *pixels.shape[1:])
+        size = rng.choice([1, 2, 20, 64]), rng.choice([1, 3, 20, 64])
+        wanted = F.resized_crop(pixels, y, x, h, w, list(size), antialias=True)
+        flip = rng.random() < 0.5
+        found = resample([pixels], regions([(x, y, w, h)], size, flip=[flip]), kernel=False)
+        assert torch.equal(found[0], wanted.flip(-1) if flip else wanted)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_kernel_is_the_reference(channels, channels_last):
+    rng = random.Random(channels)
+    sizes = [(1, 1), (2, 70), (33, 5), (24, 41), (90, 64)]
+    images = [image(rng, *size, channels) for size in sizes]
+    given = regions(
+        [box(rng, *size) for size in sizes[:-1]] + [(0.25, 3.5, 60.5, 80.75)],
+        (9, 35),
+        scaled=[(9, 35), (9, 35), (20, 40), (4, 20), (12, 36)],
+        corner=[(0, 0), (0, 0), (5, 2), (-2, -7), (1, 0)],
+        flip=[False, True, True, False, True],
+    )
+    table = Normalize(*IMAGENET).table(torch.bfloat16)[:channels].contiguous()
+    on = [each.to(DEVICE) for each in images]
+    for each in (None, table):
+        wanted = resample(images, given, table=each, channels_last=channels_last, kernel=False)
+        there = None if each is None else each.to(DEVICE)
+        found = resample(on, given, table=there, channels_last=channels_last, kernel=True).cpu()
+        assert found.stride() == wanted.stride() and found.dtype == wanted.dtype
+        assert torch.equal(found, wanted)
+
+
+def test_strong_scaling_differs_by_a_level_at_most():
+    """The vertical sums are of float32, which is exact up to 2^24."""
+    rng = random.Random(3)
+    pixels = image(rng, 600, 9)
+    given = regions([(0, 0, 9, 600)], (3, 9))
+    wanted = resample([pixels], given, kernel=False)
+    found = resample([pixels.to(DEVICE)], given, kernel=True).cpu()
+    assert (found.int() - wanted.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_lookups_are_what_normalize_gives(dtype):
+    rng = random.Random(4)
+    pixels = image(rng, 20, 30)
+    given = regions([(3, 2, 20, 16)], (8, 8))
+    normalize = Normalize(*IMAGENET)
+    table = normalize.looked_up(dtype, 3)
+    found = resample([pixels.to(DEVICE)], given, table=table.to(DEVICE), kernel=True).cpu()
+    assert torch.equal(found, normalize(resample([pixels], given, kernel=False), dtype))
+
+
+def test_what_does_not_fit_is_refused():
+    pixels = torch.zeros((3, 4, 5), dtype=torch.uint8)
+    for bad in [(0, 0, 6, 4), (-1, 0, 3, 3), (0, 0, 0, 4), (2, 2, 3, 2.5)]:
+        with pytest.raises(ValueError, match="no part of its image"):
+            resample([pixels], regions([bad], (2, 2)))
+    with pytest.raises(ValueError, match="1 images and 2 regions"):
+        resample([pixels], regions([(0, 0, 1, 1)] * 2, (2, 2)))
+    with pytest.raises(ValueError, match="image 1 is no uint8"):
+        resample([pixels, pixels.float()], regions([(0, 0, 1, 1)] * 2, (2, 2)))
+    with pytest.raises(ValueError, match="the table is"):
+        resample([pixels], regions([(0, 0, 1, 1)], (2, 2)), table=torch.zeros(1, 256))
+
+
+def test_frames_of_differing_sizes():
+    rng = random.Random(5)
+    images = [image(rng, 12, 15), image(rng, 20, 9), image(rng, 12, 15)]
+    scaled, window = np.array([(6, 7), (5, 5), (6, 7)]), np.array([(0, 0, 6, 7), (0, 1, 5, 4), (0, 0, 6, 7)])
+    flip, places = np.array([False, True, True]), [(0.0, 0.0, 15.0, 12.0), (0.0, 0.0, 9.0, 20.0), (1.0, 2.0, 8.0, 9.0)]
+    found = framed_alike(images, scaled, window, flip, places)
+    assert [tuple(each.shape) for each in found] == [(3, 6, 7), (3, 5, 4), (3, 6, 7)]
+    for row, each in enumerate(images):
+        x, y, w, h = map(int, places[row])
+        wanted = F.resized_crop(each, y, x, h, w, scaled[row].tolist(), antialias=True)
+        _, left, _, width = window[row]
+        wanted = wanted[..., left : left + width]
+        assert torch.equal(found[row], wanted.flip(-1) if flip[row] else wanted)
+
+
+CHAINS = {
+    "still": [],
+    "crop": [RandomCrop((8, 9), 2, fill=(1, 2, 250))],
+    "flips and reflections": [RandomHorizontalFlip(), RandomCrop(12, 4, padding_mode="reflect"), RandomVerticalFlip()],
+    "symmetric": [RandomCrop((16, 14), 4, padding_mode="symmetric"), RandomHorizontalFlip()],
+    "edges": [RandomCrop((14, 12), (3, 2, 1, 4), padding_mode="edge")],
+    "larger than the image": [RandomCrop((20, 20), 8)],
+}
+
+
+@pytest.mark.parametrize("kernel", [False, True])
+@pytest.mark.parametrize("name", CHAINS)
+def test_moves_are_the_hosts(name, kernel):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 3, 12, 10), dtype=np.uint8)
+    rows = np.array([7, 0, 19, 7, 3])
+    moves = chained(CHAINS[name], len(rows), (12, 10), Draws(0, 1, np.arange(50, 55)))
+    wanted = torch.from_numpy(moves.apply(pixels, rows))
+    there = torch.from_numpy(pixels).to(DEVICE)
+    assert torch.equal(moved(there, rows, moves, kernel=kernel).cpu(), wanted)
+    normalize = Normalize((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+    table = normalize.looked_up(torch.bfloat16, 3).to(DEVICE)
+    found = moved(there, rows, moves, table=table, channels_last=True, kernel=kernel).cpu()
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(found, normalize(wanted, torch.bfloat16))
+
+
+def test_no_rows_are_no_images():
+    pixels = torch.zeros((4, 3, 5, 5), dtype=torch.uint8)
+    assert moved(pixels, np.empty(0, np.int64), None).shape == (0, 3, 5, 5)
+
+
+def test_the_kernels_compile_for_a_card_that_is_not_here():
+    """Triton brings NVIDIA's assembler along: what it refuses would otherwise be found on the card alone."""
+    script = Path(__file__).parent / "compile_kernels.py"
+    command = [sys.executable, str(script)]
+    environment = {**__import__("os").environ, "TRITON_INTERPRET": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["tables", "resample", "resample", "moved"]
