@@ -59,7 +59,7 @@ class DeviceAssembler(Assembler):
         plain = self._images and recipe.collate is None
         self._on_device = plain and (recipe.transform is None or self._batched)
         """Whether images become what they are on the device; else the whole batch is made here and crosses."""
-        apart = self._fold is not None or self._shape is None
+        apart = self._fold is not None or super()._size() is None
         self._decodes = self._on_device and apart and ring.backend.decodes() is not None
         transform = recipe.transform if isinstance(recipe.transform, BatchTransform) else None
         self._one_pass = OnePass.of(transform)
@@ -111,8 +111,8 @@ class DeviceAssembler(Assembler):
         where = work.rows[rows]
         try:
             source = np.stack([where["height"], where["width"]], axis=1).astype(np.int64)
-            if not source.all():  # an index that does not know
-                source = sizes_of(encoded)
+            if self._recipe.orient or not source.all():  # an index that does not know
+                source = sizes_of(encoded, self._recipe.orient)
             draws = self._draws(work.step).take(rows)
             frames = Frames.whole(source) if self._fold is None else self._fold.frames(source, draws)
             for row, (data, frame) in enumerate(zip(encoded, frames.rows(), strict=True)):
@@ -122,7 +122,7 @@ class DeviceAssembler(Assembler):
 
     def _part(self, row: int, data: Encoded, frame: Frame) -> Part:
         try:
-            return part_of(data, frame, self._channels)
+            return part_of(data, frame, self._channels, self._recipe.orient)
         except DamagedImage as damage:
             raise DamagedImage(damage.cause, row) from damage
 

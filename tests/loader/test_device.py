@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from datahub.core.errors import BadArgument, DamagedSample, DeviceOutOfMemory, WorkerDied
 from datahub.core.settings import Settings
@@ -18,6 +19,7 @@ from datahub.tensor.device.rehearsal import Rehearsal
 from datahub.tensor.transforms import (
     CenterCrop,
     Compose,
+    Decode,
     Normalize,
     RandomCrop,
     RandomHorizontalFlip,
@@ -38,7 +40,9 @@ def picture(row: int) -> bytes:
     pixels = noise(40 + 7 * row % 50, 90 - 5 * row % 60, 1 if row % 5 == 4 else 3, seed=row)
     if row % 3 == 0:
         return encoded(pixels, "PNG")
-    return encoded(pixels, "JPEG", progressive=row % 4 == 1)
+    exif = Image.Exif()
+    exif[274] = 6 if row % 7 == 2 else 1  # turned by a quarter
+    return encoded(pixels, "JPEG", progressive=row % 4 == 1, exif=exif)
 
 
 @pytest.fixture
@@ -89,6 +93,7 @@ def test_framed_images(photos, workers):
         {"transform": TRAIN, "fields": ("image", "key", "label", "encoded", "valid")},
         {"transform": TRAIN, "batch_transform": lambda batch: {**batch, "image": batch["image"] * 2}},
         {"fields": ("label", "index")},
+        {"transform": Decode(orient=True, then=TRAIN)},
     ],
     ids=str,
 )

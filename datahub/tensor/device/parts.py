@@ -9,6 +9,7 @@ import numpy as np
 from datahub.core.errors import DamagedImage
 from datahub.pack import jpeg
 from datahub.pack.tiletable import tiling_of
+from datahub.tensor import orientation
 from datahub.tensor.bitstream import crop
 from datahub.tensor.decode import PIXEL_CAP, Encoded, Pixels, header, interleaved
 from datahub.tensor.frames import Frame
@@ -31,14 +32,14 @@ class Part(NamedTuple):
     box: tuple[float, float, float, float]
 
 
-def part_of(data: Encoded, frame: Frame, channels: int) -> Part:
-    """What is needed of an image for ``frame``; what the device does not decode is decoded here.
+def part_of(data: Encoded, frame: Frame, channels: int, upright: bool = False) -> Part:
+    """What is needed of an image for ``frame``; what the device does not decode, or would not turn, is decoded here.
 
     Raises `DamagedImage`, also for an image of another size than its frame was made for.
     """
     found = _jpeg(data) if data[:2] == b"\xff\xd8" else None
-    if found is None or not fits(data, found, channels):
-        return _on_host(data, frame, channels)
+    if found is None or not fits(data, found, channels) or (upright and orientation.of_jpeg(data) != 1):
+        return _on_host(data, frame, channels, upright)
     _check(found.height, found.width, frame)
     x, y, width, height = frame.box
     tiling = tiling_of(data, found) if (width, height) != (found.width, found.height) else None
@@ -73,9 +74,9 @@ def _jpeg(data: Encoded) -> jpeg.Header | None:
         return None
 
 
-def _on_host(data: Encoded, frame: Frame, channels: int) -> Part:
+def _on_host(data: Encoded, frame: Frame, channels: int, upright: bool) -> Part:
     """The box alone, as pixels of their own."""
-    found = header(data)
+    found = header(data, upright)
     _check(found.height, found.width, frame)
     x, y, width, height = frame.box
     whole = interleaved(data, found, channels).reshape(found.height, found.width, channels)

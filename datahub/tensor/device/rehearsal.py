@@ -6,6 +6,7 @@ raises `OutOfOrder`, and staged memory is overwritten as soon as it is void, so 
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -69,6 +70,8 @@ class RehearsalTicket:
 
 class RehearsalLane:
     def __init__(self) -> None:
+        # Whoever receives a ticket makes the work run, beside the thread that has the lane.
+        self._one_at_a_time = threading.Lock()
         self._waiting: deque[RehearsalTicket] = deque()
         self._staged = torch.empty(0, dtype=torch.uint8)
 
@@ -100,9 +103,11 @@ class RehearsalLane:
         return ticket
 
     def drain(self) -> None:
-        while self._waiting:
-            self._waiting.popleft().perform()
+        with self._one_at_a_time:
+            while self._waiting:
+                self._waiting.popleft().perform()
 
     def _run(self, ticket: RehearsalTicket) -> None:
-        while not ticket.done:
-            self._waiting.popleft().perform()
+        with self._one_at_a_time:
+            while not ticket.done:
+                self._waiting.popleft().perform()
