@@ -5,7 +5,7 @@ from __future__ import annotations
 import email.utils
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import urllib3
@@ -17,13 +17,15 @@ from datahub.core.errors import ConnectionLost, HttpError
 REDIRECTS = (301, 302, 303, 307, 308)
 MOST_REDIRECTS = 8
 TIMEOUT = urllib3.Timeout(connect=15, read=60)
+MayFollow = Callable[[str, str], bool]
+"""Whether a redirect from one URL to another may be followed."""
 
 
 class HttpOrigin:
     """One URL. ``user:password@`` in it becomes a header that goes to its own host only.
 
     ``pool``: connections that several of them share. ``at_once``: bytes are handed on as they come, so that who reads
-    them can keep a deadline, not gathered into large pieces.
+    them can keep a deadline, not gathered into large pieces. ``may_follow`` has a say in redirects.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class HttpOrigin:
         timeout: urllib3.Timeout = TIMEOUT,
         pool: urllib3.PoolManager | None = None,
         at_once: bool = False,
+        may_follow: MayFollow | None = None,
     ) -> None:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
@@ -44,7 +47,7 @@ class HttpOrigin:
             basic = f"{parts.username}:{parts.password or ''}"
             self._secret = dict(urllib3.make_headers(basic_auth=basic))
         self._pool = pool or pool_for(parts.scheme, parts.hostname or "", connections, timeout)
-        self._timeout, self._at_once = timeout, at_once
+        self._timeout, self._at_once, self._may_follow = timeout, at_once, may_follow
         self._final: str | None = None
 
     def open(self, start: int, end: int, tag: str | None, *, timeout: urllib3.Timeout | None = None) -> Stream:
@@ -112,6 +115,8 @@ class HttpOrigin:
         before, after = urlsplit(url), urlsplit(target)
         if after.scheme not in ("http", "https") or (before.scheme, after.scheme) == ("https", "http"):
             raise HttpError(self.url, response.status, f"redirect to {after.scheme}://{after.hostname} is not followed")
+        if self._may_follow is not None and not self._may_follow(url, target):
+            raise HttpError(self.url, response.status, f"redirect to {after.hostname} is not followed")
         return urlunsplit(after._replace(netloc=after.netloc.rpartition("@")[2]))
 
     def _chunks(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:

@@ -37,6 +37,7 @@ COMMANDS = {
     "estimate": "On paper: disk, network and processors that nodes need.",
     "replay": "The exact batch of an epoch and step, as a picture.",
     "demo": "The whole line: get, verify, pack, stream, train, look.",
+    "serve": "The shared cache server.",
     "manifest": "Write and check manifests.",
     "config": "Every setting and where its value came from.",
     "doctor": "Check this machine: clashes, tools, disk, locks.",

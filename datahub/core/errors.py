@@ -22,7 +22,7 @@ again can help (``retryable``), and which exit code the command line gives it.
     │   └── DiskFull, NotWritable, NotReadable
     ├── ActionNeeded                6
     │   └── ManualFiles, ConsentNeeded, AlreadyPacked, MissingTool, MissingExtra,
-    │       DeviceOutOfMemory
+    │       DeviceOutOfMemory, TokenRefused
     ├── NotInStore, Offline         7
     └── WorkerDied                  1
 """
@@ -396,6 +396,16 @@ class DeviceOutOfMemory(ActionNeeded):
             'lower batch_size or prefetch, or use residency="host" where the pixels are held on the device',
         )
         self.device, self.cause = device, cause
+
+
+class TokenRefused(ActionNeeded):
+    """A cache server wants a token, or another one than it was shown; ``shown`` says which."""
+
+    def __init__(self, server: str, *, shown: bool, reason: str = "") -> None:
+        said = f" ({reason})" if reason else ""
+        what = "refuses the token it was shown" if shown else "wants a token"
+        super().__init__(f"{server} {what}{said}", "set DATAHUB_TOKEN or DATAHUB_TOKEN_FILE to one that it takes")
+        self.server, self.shown, self.reason = server, shown, reason
 
 
 # -- 7: not here ----------------------------------------------------------------------------------------------------

@@ -51,6 +51,10 @@ def open_files(url: str) -> Files:
         from datahub.stream.web import WebFiles
 
         return WebFiles(url)
+    if scheme in ("datahub+http", "datahub+https"):
+        from datahub.stream.served import ServedFiles
+
+        return ServedFiles.opened(url)
     from datahub.stream.systems import SystemFiles
 
     return SystemFiles(url)

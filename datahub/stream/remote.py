@@ -33,6 +33,7 @@ from datahub.store.dataset import Dataset, Split
 from datahub.store.find import default_variant
 from datahub.store.record import BLOCKS, FILENAME, FileEntry, Record
 from datahub.stream.cached import SHARE, CachedShards
+from datahub.stream.finding import at_servers
 from datahub.stream.origin import Files, open_files
 from datahub.stream.patience import read_range, read_whole
 from datahub.stream.pieces import Shard
@@ -64,8 +65,8 @@ def open_remote(ref: Ref, url: str, here: Here, settings: Settings) -> Dataset:
     """
     if settings.offline and url.partition("://")[0] not in LOCAL:
         raise Offline(f"source={url!r}")
-    for place in _places(ref, url, settings):
-        files = open_files(place)
+    served = at_servers(ref, url, here.seconds)
+    for files in [served] if served else map(open_files, _places(ref, url, settings)):
         try:
             data = read_whole(files, FILENAME, here.seconds)
         except HttpError as error:

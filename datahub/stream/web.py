@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import urllib3
 
-from datahub.acquire.http import HttpOrigin, pool_for
+from datahub.acquire.http import HttpOrigin, MayFollow, pool_for
 from datahub.acquire.origins import Stream
 from datahub.core.errors import ConnectionLost, HttpError
 from datahub.stream.origin import CONNECTIONS, Received
@@ -28,6 +28,7 @@ class WebFiles:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.may_follow: MayFollow | None = None
         self._parts = urlsplit(url)
         self._begin()
 
@@ -109,7 +110,7 @@ class WebFiles:
                 parts = self._parts
                 place = f"{parts.path.rstrip('/')}/{quote(path)}"
                 url = urlunsplit((parts.scheme, parts.netloc, place, parts.query, ""))
-                self._files[path] = HttpOrigin(url, pool=self._pool, at_once=True)
+                self._files[path] = HttpOrigin(url, pool=self._pool, at_once=True, may_follow=self.may_follow)
             return self._files[path]
 
     def __reduce__(self) -> tuple[type[WebFiles], tuple[str]]:

@@ -14,9 +14,9 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,29 @@ class BlockCache:
             return None
         self._note(block)
         return data
+
+    def lend(self, block: Block) -> Opened | None:
+        """The verified block's file, open; no process evicts it before the caller closes the descriptor.
+
+        What is done with it is not on the books until `used` says so. Waits for nobody.
+        """
+        self._here_again()
+        try:
+            with self._files.reading(block.key) as opened:
+                if opened is None:
+                    return None
+                if self._trusted(block, opened):
+                    return replace(opened, descriptor=os.dup(opened.descriptor))
+        except OSError:
+            return None
+        self._drop(block)
+        return None
+
+    def used(self, blocks: Iterable[Block]) -> None:
+        """Blocks that were just read in another way than by `read`."""
+        self._here_again()
+        for block in blocks:
+            self._note(block)
 
     def has(self, block: Block) -> bool:
         return self._files.size(block.key) == block.size

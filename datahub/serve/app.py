@@ -1,0 +1,55 @@
+"""The application: everything a server process is made of, put together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from aiohttp import web
+
+from datahub.core.events import Listener
+from datahub.core.settings import Settings
+from datahub.serve import routes_blobs, routes_datasets, routes_health
+from datahub.serve.config import ServeConfig, Tokens, cache_folder
+from datahub.serve.engine import Engine
+from datahub.serve.filling import CachedBlocks
+from datahub.serve.guard import middleware
+from datahub.serve.library import Library
+from datahub.serve.metrics import Metrics
+from datahub.serve.origins import Origin
+from datahub.serve.shelf import Shelf
+from datahub.serve.state import SERVER, Server
+from datahub.store.cache.blockcache import BlockCache
+
+SWEEP = 2.0
+"""Seconds between two looks at what may be closed."""
+BODY = 1 << 20
+"""Bytes of a request's body at most."""
+TABLES: Sequence[web.RouteTableDef] = (routes_health.routes, routes_datasets.routes, routes_blobs.routes)
+SHELF = "records"
+
+
+def build(config: ServeConfig, settings: Settings, tokens: Tokens, listener: Listener) -> web.Application:
+    """An application that is ready once its start-up hooks ran; to be called within its event loop."""
+    folder = cache_folder(config, settings)
+    metrics = Metrics()
+    cache = BlockCache(folder, config.quota if config.quota is not None else settings.cache_limit, listener=listener)
+    origins = [Origin(url, config.origin_timeout) for url in config.origin]
+    library = Library(settings, origins, Shelf(folder / SHELF, listener), listener)
+    engine = Engine(CachedBlocks(cache, config.origin_timeout, metrics), metrics)
+    server = Server(config, settings, tokens, library, cache, engine, metrics, listener)
+    app = web.Application(middlewares=[middleware(server)], client_max_size=BODY)
+    app[SERVER] = server
+    for table in TABLES:
+        app.add_routes(table)
+    app.cleanup_ctx.append(_alive)
+    return app
+
+
+async def _alive(app: web.Application) -> AsyncIterator[None]:
+    server = app[SERVER]
+    await server.in_thread(server.library.scan)
+    sweeping = asyncio.create_task(server.engine.sweep(SWEEP))
+    yield
+    sweeping.cancel()
+    server.close()

@@ -1,0 +1,186 @@
+"""What a server is told: flags, else environment (``DATAHUB_SERVE_PORT``), else a TOML file, else the defaults."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from datahub.core.errors import BadArgument
+from datahub.core.settings import Settings
+from datahub.core.sizes import parse_bytes
+from datahub.wire.tokens import read_tokens
+
+PREFIX = "DATAHUB_SERVE_"
+SHORTEST = 16
+"""Characters of a token at least: short ones can be guessed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """``rate``: requests a second that one client may make, 0 for any number; ``drain``: seconds to end requests in."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    origin: tuple[str, ...] = ()
+    cache_dir: Path | None = None
+    quota: int | None = None
+    token_file: Path | None = None
+    admin_token_file: Path | None = None
+    workers: int = 1
+    cert: Path | None = None
+    key: Path | None = None
+    insecure: bool = False
+    access_log: str = "-"
+    rate: float = 0.0
+    connections: int = 4096
+    drain: float = 30.0
+    origin_timeout: float = 60.0
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.cert else "http"
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What opens what; empty: no token is asked for."""
+
+    read: tuple[str, ...] = ()
+    admin: tuple[str, ...] = ()
+
+
+def resolve(flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None) -> ServeConfig:
+    """Raises `BadArgument`, naming the flag, variable or file."""
+    table = {} if file is None else _load(file)
+    values = {}
+    for each in fields(ServeConfig):
+        name, flag = each.name, f"--{each.name.replace('_', '-')}"
+        variable = PREFIX + name.upper()
+        if flags.get(name) not in (None, (), False):
+            values[name] = _convert(name, flags[name], flag)
+        elif environ.get(variable):
+            values[name] = _convert(name, environ[variable], variable)
+        elif name in table:
+            values[name] = _convert(name, table[name], f"{name} in {file}")
+    config = ServeConfig(**values)
+    _check(config)
+    return config
+
+
+def tokens_of(config: ServeConfig) -> Tokens:
+    """Raises `BadArgument` for a file that cannot be read, holds none, or holds short ones."""
+    return Tokens(_tokens(config.token_file, "--token-file"), _tokens(config.admin_token_file, "--admin-token-file"))
+
+
+def cache_folder(config: ServeConfig, settings: Settings) -> Path:
+    return config.cache_dir or settings.cache_dir or settings.home / "cache"
+
+
+def _check(config: ServeConfig) -> None:
+    if bool(config.cert) != bool(config.key):
+        given, missing = ("--cert", "--key") if config.cert else ("--key", "--cert")
+        raise BadArgument(given, str(config.cert or config.key), f"TLS needs {missing} too")
+    if not (config.token_file or config.insecure or _loopback(config.host)):
+        hint = "give --token-file FILE, or --insecure for a network where everybody may read"
+        raise BadArgument("--host", config.host, "serves others than this machine without a token", hint)
+    for name, low, high in (("port", 0, 65535), ("workers", 1, 256), ("connections", 1, 1_000_000)):
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise BadArgument(f"--{name}", value, f"is not between {low} and {high}")
+    for name in ("rate", "drain", "origin_timeout"):
+        if not 0 <= getattr(config, name) < 1e9 or (name == "origin_timeout" and not config.origin_timeout):
+            raise BadArgument(f"--{name.replace('_', '-')}", getattr(config, name), "must be a positive number")
+    if config.quota is not None and config.quota < 1:
+        raise BadArgument("--quota", config.quota, "must be a positive number of bytes")
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _tokens(path: Path | None, name: str) -> tuple[str, ...]:
+    if path is None:
+        return ()
+    found = tuple(read_tokens(path, name))
+    if not found:
+        raise BadArgument(name, str(path), "holds no token", "write one a line: `openssl rand -hex 32`")
+    if min(map(len, found)) < SHORTEST:
+        hint = "make them with `openssl rand -hex 32`"
+        raise BadArgument(name, str(path), f"holds a token of fewer than {SHORTEST} characters", hint)
+    return found
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not text"
+        raise BadArgument("--config", str(path), f"cannot be read: {reason}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise BadArgument("--config", str(path), f"is not TOML: {error}") from error
+    known = {each.name for each in fields(ServeConfig)}
+    for key in table:
+        if key not in known:
+            raise BadArgument("--config", key, f"is not a setting ({path})", f"known: {', '.join(sorted(known))}")
+    return table
+
+
+def _convert(name: str, raw: Any, where: str) -> Any:
+    try:
+        return _CONVERT.get(name, str)(raw)
+    except (ValueError, TypeError) as error:
+        raise BadArgument(where, raw, str(error) if name == "quota" else "is not what is expected here") from error
+
+
+def _path(raw: Any) -> Path:
+    return Path(str(raw)).expanduser().absolute()
+
+
+def _origins(raw: Any) -> tuple[str, ...]:
+    """A list, or text with blanks between the URLs."""
+    return tuple(raw.split()) if isinstance(raw, str) else tuple(str(each) for each in raw)
+
+
+def _whole(raw: Any) -> int:
+    if isinstance(raw, bool | float):
+        raise TypeError
+    return int(raw)
+
+
+def _bytes(raw: Any) -> int:
+    return raw if isinstance(raw, int) and not isinstance(raw, bool) else parse_bytes(str(raw))
+
+
+def _truth(raw: Any) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    try:
+        return raw if isinstance(raw, bool) else words[str(raw).strip().lower()]
+    except KeyError:
+        raise ValueError from None
+
+
+_CONVERT: dict[str, Callable[[Any], Any]] = {
+    "port": _whole,
+    "workers": _whole,
+    "connections": _whole,
+    "origin": _origins,
+    "quota": _bytes,
+    "insecure": _truth,
+    "rate": float,
+    "drain": float,
+    "origin_timeout": float,
+    "cache_dir": _path,
+    "token_file": _path,
+    "admin_token_file": _path,
+    "cert": _path,
+    "key": _path,
+}

@@ -1,0 +1,143 @@
+"""Blocks that come from origins: kept in the block cache, brought there once for all who wait.
+
+One fetch a block, whatever the number of clients (here) and of server processes (the cache's books). It goes on when
+the clients leave. A block is seen by nobody before its digest is right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from datahub.core.digests import BLOCK
+from datahub.core.errors import OriginError, OriginStalled
+from datahub.serve.descriptors import Descriptors, Handle, look
+from datahub.serve.library import Blob
+from datahub.serve.metrics import Metrics
+from datahub.serve.origins import POLICY
+from datahub.store.cache.block import Block, Data
+from datahub.store.cache.blockcache import BlockCache
+from datahub.store.cache.files import Opened
+from datahub.stream.fetcher import Fetcher
+from datahub.stream.patience import read_range
+
+THREADS = 16
+"""Blocks that are brought at once."""
+OPEN = 256
+"""Blocks kept open at most: they cannot be evicted meanwhile."""
+PINNED = 4
+"""Of the cache's blocks, one in so many may be kept open."""
+
+
+class CachedBlocks:
+    """Belongs to one event loop. ``seconds``: how long a block may take before its origin is reported."""
+
+    def __init__(self, cache: BlockCache, seconds: float, metrics: Metrics) -> None:
+        self._cache, self._seconds, self._metrics = cache, seconds, metrics
+        limit = cache.limit if cache.limit is not None else OPEN * PINNED * BLOCK
+        self._descriptors = Descriptors(max(1, min(OPEN, limit // BLOCK // PINNED)))
+        self._fetcher = Fetcher(THREADS)
+        self._coming: dict[str, asyncio.Future[Data | None]] = {}
+        self._blocks: dict[str, Block] = {}
+
+    def warm(self, blob: Blob, number: int) -> Handle | None:
+        """The open file of a verified block, until it is released."""
+        key = blob.raw[number * 32 : (number + 1) * 32].hex()
+        handle = self._descriptors.take(key)
+        if handle is None:
+            return None
+        if handle.unchanged():
+            return handle
+        self._descriptors.forget(key)
+        self._descriptors.give_back(handle)
+        return None
+
+    def release(self, handle: Handle) -> None:
+        self._descriptors.give_back(handle)
+
+    def start(self, blob: Blob, number: int) -> None:
+        """Begin to bring a block that will be wanted."""
+        block = blob.block(number)
+        if block.key not in self._descriptors:
+            self._bring(blob, number, block)
+
+    async def ready(self, blob: Blob, number: int) -> Data | None:
+        """Wait until `warm` has the block; its bytes, where there is no room to keep it. Raises `OriginError`s,
+        `DigestMismatch` and `SizeMismatch`."""
+        block = blob.block(number)
+        try:
+            async with asyncio.timeout(self._seconds + 1):
+                # A client that leaves must not end what others wait for.
+                return await asyncio.shield(self._bring(blob, number, block))
+        except TimeoutError as error:
+            raise OriginStalled(block.name, self._seconds) from error
+
+    def sweep(self) -> list[Block]:
+        """Close what was not used for a while; the blocks that were used lately."""
+        keys = self._descriptors.sweep()
+        used = [self._blocks[key] for key in keys if key in self._blocks]
+        self._blocks = {key: block for key, block in self._blocks.items() if key in self._descriptors}
+        return used
+
+    def note(self, used: list[Block]) -> None:
+        """Put on the books which blocks were used; for a thread."""
+        self._cache.used(used)
+
+    def close(self) -> None:
+        self._fetcher.close()
+        self._descriptors.close()
+
+    def _bring(self, blob: Blob, number: int, block: Block) -> asyncio.Future[Data | None]:
+        coming = self._coming.get(block.key)
+        if coming is None:
+            opened: list[Opened] = []
+            work = partial(self._work, blob, number, block, opened)
+            coming = asyncio.wrap_future(self._fetcher.ask(block.key, work, urgent=True))
+            self._coming[block.key] = coming
+            coming.add_done_callback(partial(self._came, block, opened))
+        return coming
+
+    def _came(self, block: Block, opened: list[Opened], future: asyncio.Future[Data | None]) -> None:
+        self._coming.pop(block.key, None)
+        if not future.cancelled():
+            future.exception()  # those who waited have it
+        for each in opened:
+            self._descriptors.put(block.key, Handle(each.descriptor, look(each.descriptor)))
+            self._blocks[block.key] = block
+
+    def _work(self, blob: Blob, number: int, block: Block, opened: list[Opened], urgent: bool) -> Data | None:  # noqa: ARG002 - all are
+        """In a thread: the block's file in ``opened``, or its bytes."""
+        found = self._cache.lend(block)
+        if found is None:
+            data = self._cache.fill(block, partial(self._fetch, blob, number, block), seconds=self._seconds)
+            found = self._cache.lend(block)
+            if found is None:
+                return data
+        opened.append(found)
+        return None
+
+    def _fetch(self, blob: Blob, number: int, block: Block, seconds: float) -> Data:
+        """The block's bytes from the first origin that gives them."""
+        first: OriginError | None = None
+        start = number * BLOCK
+        for files in blob.sources:
+            try:
+                data = read_range(files, blob.path, start, start + block.size, seconds, policy=POLICY)
+            except OriginError as error:
+                first = first or error
+                continue
+            self._metrics.fetched(blob.ref, len(data))
+            return data
+        if first is None:
+            raise NoSource(block.name)
+        raise first
+
+
+class NoSource(OriginError):
+    """A block that is nowhere: its local file is gone or damaged, and no origin has it."""
+
+    retryable = False
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is damaged or gone here, and no origin has it", "run `datahub fetch --replace` there")
+        self.name = name

@@ -1,0 +1,126 @@
+"""What every request passes: tokens, each client's rate, the numbers, and errors made into answers."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Middleware
+
+from datahub.core.errors import DatahubError
+from datahub.core.events import Note
+from datahub.serve import answers
+from datahub.serve.config import Tokens
+from datahub.serve.state import Server
+from datahub.wire.paths import API, HEALTH, JOB, JOBS, READY
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+OPEN = (API, HEALTH, READY)
+"""Paths that no token is asked for."""
+JOB_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+CLIENTS = 1 << 14
+"""Clients whose rate is remembered."""
+BURST = 2.0
+"""Seconds of its rate that a client may use at once."""
+
+
+class Rates:
+    """A token bucket for each client's address. ``rate`` a second; 0 lets everything through."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate, self._most = rate, max(1.0, rate * BURST)
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def admit(self, client: str, now: float) -> bool:
+        if not self._rate:
+            return True
+        left, when = self._buckets.pop(client, (self._most, now))
+        left = min(self._most, left + (now - when) * self._rate)
+        admitted = left >= 1.0
+        self._buckets[client] = (left - admitted, now)
+        if len(self._buckets) > CLIENTS:
+            self._buckets.popitem(last=False)
+        return admitted
+
+
+def permitted(tokens: Tokens, request: web.BaseRequest) -> int:
+    """200, or the status that refuses: 401 without a token that reads, 403 without one that administers.
+
+    Without tokens everything is open to whoever reaches the server, for it listens to this machine only then; with
+    one that reads and none that administers, nobody administers.
+    """
+    if not (tokens.read or tokens.admin) or request.path in OPEN:
+        return 200
+    shown = _bearer(request)
+    admin = _any(tokens.admin, shown)
+    if request.method in ("GET", "HEAD") or request.path.startswith(JOBS):
+        return 200 if admin or not tokens.read or _any(tokens.read, shown) else 401
+    return 200 if admin else 403 if _any(tokens.read, shown) else 401
+
+
+def _bearer(request: web.BaseRequest) -> bytes:
+    scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    return token.strip().encode("utf-8", "surrogateescape") if scheme.lower() == "bearer" else b""
+
+
+def _any(tokens: tuple[str, ...], shown: bytes) -> bool:
+    """Every token is compared, each in constant time."""
+    return sum(hmac.compare_digest(each.encode(), shown) for each in tokens) > 0
+
+
+def middleware(server: Server) -> Middleware:
+    rates, metrics, tokens = Rates(server.config.rate / server.config.workers), server.metrics, server.tokens
+
+    def refusal(request: web.Request, now: float) -> web.Response | None:
+        if not rates.admit(request.remote or "", now):
+            metrics.refused("rate")
+            return answers.failure(429, "TooManyRequests", "more requests a second than a client may make")
+        status = permitted(tokens, request)
+        if status == 200:
+            return None
+        metrics.refused("token")
+        if status == 403:
+            return answers.failure(403, "AdminOnly", "this needs an admin token")
+        hint = "set DATAHUB_TOKEN or DATAHUB_TOKEN_FILE"
+        challenge = {hdrs.WWW_AUTHENTICATE: 'Bearer realm="datahub"'}
+        return answers.failure(401, "TokenWanted", "a token is wanted, or another one", hint, **challenge)
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        began = time.monotonic()
+        response: web.StreamResponse | None = refusal(request, began)
+        if response is None:
+            job = request.headers.get(JOB, "")
+            if job and JOB_NAME.fullmatch(job):
+                request["job"] = job
+            response = await _answered(server, request, handler)
+        route = request.match_info.route.resource
+        metrics.request(
+            route.canonical if route is not None else "none",
+            request.method if request.method in hdrs.METH_ALL else "other",
+            response.status,
+            time.monotonic() - began,
+        )
+        return response
+
+    return guard
+
+
+async def _answered(server: Server, request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return answers.of_http(error)
+    except DatahubError as error:
+        return answers.of_error(error)
+    except (ConnectionError, TimeoutError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a bug is told in the log, and to the client that it is one
+        text = "".join(traceback.format_exception(error))
+        server.listener(Note("serve", f"a bug: {request.method} {request.path}: {text}", warning=True))
+        return answers.failure(500, type(error).__name__, "a bug in datahub", "its log says more")

@@ -1,0 +1,107 @@
+"""What a server counts, for Prometheus. With several processes each counts into files of a folder that all share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable by which prometheus-client is told the folder; it must be set before it is first imported."""
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+JOBS = 256
+"""Jobs that are counted by their names; further ones together, as ``other``."""
+TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics:
+    """The counters of one process. Safe in threads."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, what: str, *labels: str) -> Callable[..., Counter]:
+            return cache(Counter(name, what, labels, registry=self.registry).labels)
+
+        self._requests = counter("datahub_requests", "Requests answered.", "route", "method", "status")
+        self._seconds = cache(
+            Histogram(
+                "datahub_request_seconds",
+                "From a request's headers to the end of its answer.",
+                ("route",),
+                buckets=SECONDS,
+                registry=self.registry,
+            ).labels
+        )
+        self._sent = counter("datahub_sent_bytes", "Bytes of datasets sent to clients.", "dataset")
+        self._hits = counter("datahub_hits", "Pieces of bodies that were here.", "dataset")
+        self._misses = counter("datahub_misses", "Pieces of bodies that were waited for.", "dataset")
+        self._fetched = counter("datahub_origin_bytes", "Bytes received from origins.", "dataset")
+        self._fetches = counter("datahub_origin_fetches", "Blocks asked of origins.", "dataset", "result")
+        self._jobs = counter("datahub_job_bytes", "Bytes sent for each job.", "job")
+        self._waited = counter("datahub_job_wait_seconds", "What each job's requests waited for blocks.", "job")
+        self._refused = counter("datahub_refused", "Requests refused before they were looked into.", "reason")
+        self._known: set[str] = set()
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        self._requests(route, method, str(status)).inc()
+        self._seconds(route).observe(seconds)
+
+    def sent(self, dataset: str, count: int, job: str, waited: float) -> None:
+        self._sent(dataset).inc(count)
+        if job:
+            name = self._job(job)
+            self._jobs(name).inc(count)
+            if waited:
+                self._waited(name).inc(waited)
+
+    def hit(self, dataset: str) -> None:
+        self._hits(dataset).inc()
+
+    def missed(self, dataset: str) -> None:
+        self._misses(dataset).inc()
+
+    def fetched(self, dataset: str, count: int) -> None:
+        self._fetched(dataset).inc(count)
+        self._fetches(dataset, "received").inc()
+
+    def failed(self, dataset: str) -> None:
+        self._fetches(dataset, "failed").inc()
+
+    def refused(self, reason: str) -> None:
+        self._refused(reason).inc()
+
+    def _job(self, job: str) -> str:
+        if job not in self._known:
+            if len(self._known) >= JOBS:
+                return "other"
+            self._known.add(job)
+        return job
+
+
+class Gauges(Collector):
+    """What is read when it is asked for."""
+
+    def __init__(self, read: Callable[[], dict[str, tuple[str, float]]]) -> None:
+        self._read = read
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        return [GaugeMetricFamily(name, what, value) for name, (what, value) in self._read().items()]
+
+
+def exposition(metrics: Metrics, gauges: Gauges) -> bytes:
+    """The numbers of all processes, as Prometheus reads them."""
+    registry = CollectorRegistry()
+    registry.register(gauges)
+    own = metrics.registry
+    if os.environ.get(FOLDER):
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        own = CollectorRegistry()
+        MultiProcessCollector(own)  # type: ignore[no-untyped-call]
+    return generate_latest(own) + generate_latest(registry)

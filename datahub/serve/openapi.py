@@ -1,0 +1,68 @@
+"""The OpenAPI document of the server, written from one table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from datahub.core.refs import NAME, VARIANT, VERSION
+from datahub.wire.messages import Datasets, Failure, Service
+from datahub.wire.paths import API, BLOBS, BLOCKS, DATASETS, HEALTH, METRICS, OPENAPI, READY, RECORD
+
+JSON = "application/json"
+SHA256 = {"name": "sha256", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"}}
+RANGE = {"name": "Range", "in": "header", "schema": {"type": "string"}, "description": "One range of bytes."}
+VARIANT_PATH = DATASETS + "/{name}/{version}/{variant}"
+
+
+def _part(name: str, pattern: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": f"^{pattern}$"}}
+
+
+REF = [_part("name", NAME.pattern), _part("version", VERSION.pattern), _part("variant", VARIANT.pattern)]
+KEY = _part("member", r"[a-z][a-z0-9_]*-[0-9]{9}\.[a-z0-9]+")
+
+
+def document(version: str) -> bytes:
+    schemas, parts = msgspec.json.schema_components(
+        [Service, Datasets, Failure], ref_template="#/components/schemas/{name}"
+    )
+    service, datasets, failure = schemas
+    errors = {"default": {"description": "An error.", "content": {JSON: {"schema": failure}}}}
+
+    def get(what: str, kind: str, schema: Any, *parameters: Any, ranged: bool = False) -> dict[str, Any]:
+        body = {"description": what, "content": {kind: {"schema": schema}}}
+        more = {"206": body, "304": {"description": "It is what the client has."}} if ranged else {}
+        operation: dict[str, Any] = {"summary": what, "responses": {"200": body, **more, **errors}}
+        everything = [*parameters, *([RANGE] if ranged else [])]
+        return {"get": operation | ({"parameters": everything} if everything else {})}
+
+    binary, text = {"type": "string", "format": "binary"}, {"type": "string"}
+    stream = "application/octet-stream"
+    paths = {
+        API: get("Who answers.", JSON, service),
+        HEALTH: get("Whether it lives.", "text/plain", text),
+        READY: get("Whether it takes requests.", "text/plain", text),
+        METRICS: get("Numbers for Prometheus.", "text/plain", text),
+        OPENAPI: get("This document.", JSON, {"type": "object"}),
+        DATASETS: get("The variants there are.", JSON, datasets),
+        DATASETS + "/{name}": get("Those of one dataset.", JSON, datasets, REF[0]),
+        f"{VARIANT_PATH}/{RECORD}": get("A variant's record.", JSON, {"type": "object"}, *REF, ranged=True),
+        f"{VARIANT_PATH}/{BLOCKS}": get("The digests of its blocks.", stream, binary, *REF, ranged=True),
+        VARIANT_PATH + "/samples/{member}": get("A member of a sample.", stream, binary, *REF, KEY, ranged=True),
+        BLOBS + "/{sha256}": get("A file by its digest.", stream, binary, SHA256, ranged=True),
+        BLOBS + "/{sha256}/blocks": get("The digests of its blocks.", stream, binary, SHA256),
+    }
+    return msgspec.json.encode(
+        {
+            "openapi": "3.1.0",
+            "info": {"title": "datahub cache server", "version": version},
+            "paths": paths,
+            "components": {
+                "schemas": parts,
+                "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            },
+            "security": [{"token": []}, {}],
+        }
+    )

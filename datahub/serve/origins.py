@@ -1,0 +1,119 @@
+"""Where a cache server gets what its own stores do not have: another store, any fsspec URL, another cache server.
+
+An origin is asked for a full reference and says where it found its record; everything it sends is checked by whoever
+takes it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from datahub.acquire.policy import RetryPolicy
+from datahub.core.errors import BadArgument, DatahubError, HttpError
+from datahub.core.refs import Ref
+from datahub.serve.redirects import guarded
+from datahub.store import blocks
+from datahub.store import record as records
+from datahub.store.record import BLOCKS, FILENAME
+from datahub.stream.origin import Files, open_files
+from datahub.stream.patience import read_range, read_whole
+from datahub.stream.served import ServedFiles, served_url
+from datahub.wire.client import ServerClient
+from datahub.wire.messages import DatasetInfo, Datasets
+from datahub.wire.paths import DATASETS
+
+POLICY = RetryPolicy(attempts=4, base=0.1, cap=2.0)
+"""A client waits for the answer: an origin that is down is reported soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A variant's record and `blocks.bin`, as an origin sent them, and where its files are."""
+
+    ref: Ref
+    files: Files
+    data: bytes
+    raws: bytes
+    origin: str
+
+
+LISTED, LISTING = 30.0, 5.0
+"""Seconds for which an origin's list is good, and that it may take."""
+
+
+class Origin:
+    """Safe in threads. ``seconds``: what one question may take."""
+
+    def __init__(self, url: str, seconds: float) -> None:
+        self.url, self._seconds = normal(url), seconds
+        self._lock = threading.Lock()
+        self._server: bool | None = None
+        self._infos: list[DatasetInfo] = []
+        self._told = -LISTED
+
+    def find(self, ref: Ref) -> Found | None:
+        """Raises `OriginError`s, `RecordInvalid`, and `TokenRefused`."""
+        for place in self._places(ref):
+            files = self.files(place)
+            try:
+                data = read_whole(files, FILENAME, self._seconds, policy=POLICY)
+            except HttpError as error:
+                if error.status == 404:
+                    continue
+                raise
+            record = records.decode(data, files.name(FILENAME))
+            if record.ref != str(ref):
+                continue
+            size = blocks.size(record.files)
+            raws = bytes(read_range(files, BLOCKS, 0, size, self._seconds, policy=POLICY)) if size else b""
+            return Found(ref, files, data, raws, self.url)
+        return None
+
+    def infos(self) -> list[DatasetInfo]:
+        """What it says it has, a moment ago at the latest; nothing where it cannot say, or does not answer."""
+        with self._lock:
+            if time.monotonic() - self._told < LISTED:
+                return self._infos
+            self._told = time.monotonic()
+        with suppress(DatahubError, msgspec.DecodeError):
+            server = self.server()
+            if server is not None:
+                data = server.whole(DATASETS, min(self._seconds, LISTING))
+                found = msgspec.json.decode(data, type=Datasets).datasets
+                self._infos = [msgspec.structs.replace(each, local=False, default=False) for each in found]
+        return self._infos
+
+    def files(self, place: str) -> Files:
+        """The files at a place that this origin named."""
+        return guarded(open_files(place))
+
+    def server(self) -> ServerClient | None:
+        """The cache server that this origin is, if it is one. Raises `OriginError`s while that cannot be told."""
+        if not self.url.startswith(("http://", "https://")):
+            return ServedFiles.client_of(self.url)
+        client = ServerClient(self.url) if "@" not in self.url else None
+        with self._lock:
+            if self._server is None:
+                self._server = client is not None and client.is_server(self._seconds)
+            return client if self._server else None
+
+    def _places(self, ref: Ref) -> Iterator[str]:
+        if (server := self.server()) is not None:
+            yield served_url(server.url, ref)
+            return
+        below = f"{ref.name}/{ref.version}/{ref.variant}"
+        yield from (f"{self.url}/{below}", f"{self.url}/datasets/{below}", self.url)
+
+
+def normal(url: str) -> str:
+    """A folder as a file:// URL; others as they are, without a slash at their end. Raises `BadArgument`."""
+    if not url:
+        raise BadArgument("origin", url, "is empty", "give a folder or scheme://place")
+    return url.rstrip("/") if "://" in url else Path(url).expanduser().absolute().as_uri()

@@ -1,0 +1,198 @@
+"""``datahub serve``: one process, or several on one port, watched by a parent.
+
+The parent opens every process's socket (SO_REUSEPORT: the kernel spreads connections) and keeps it open, so that a
+process that dies leaves its clients in the queue of the one that takes its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from datahub.core.errors import BadArgument, WorkerDied
+from datahub.core.settings import Settings
+from datahub.serve.config import ServeConfig, Tokens, tokens_of
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+BACKLOG = 1024
+SOON, OFTEN = 2.0, 5
+"""A process that dies within so many seconds, so many times in a row, is not started again."""
+PATIENCE = 5.0
+"""Seconds beyond the drain after which a process that does not end is killed."""
+
+
+@dataclass(slots=True)
+class _Worker:
+    number: int
+    since: float
+    quick: int = 0
+    """Times in a row that it died at once."""
+
+
+def run(config: ServeConfig, settings: Settings, started: Callable[[str], None]) -> int:
+    """Serve until a signal comes; the exit code. ``started`` is told the URL once clients can connect.
+
+    Raises `BadArgument`, `DiskError`s, and `WorkerDied` where a process cannot be kept alive.
+    """
+    tokens = tokens_of(config)
+    sockets = bind(config)
+    url = f"{config.scheme}://{address(sockets[0])}"
+    if config.workers == 1:
+        return _serve(config, settings, tokens, sockets[0], lambda: started(url))
+    folder = tempfile.mkdtemp(prefix="datahub-serve-")
+    os.environ[FOLDER] = folder  # before prometheus-client is imported
+    try:
+        return _Parent(config, settings, tokens, sockets).run(lambda: started(url))
+    finally:
+        del os.environ[FOLDER]
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def bind(config: ServeConfig) -> list[socket.socket]:
+    """A listening socket for every process. Raises `BadArgument` where the address cannot be had."""
+    found: list[socket.socket] = []
+    try:
+        facts = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, where = facts[0], facts[4]
+        for _ in range(config.workers):
+            each = socket.socket(family, socket.SOCK_STREAM)
+            found.append(each)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if config.workers > 1:
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            each.bind(where)
+            where = each.getsockname()  # the port that 0 stood for is every process's
+            each.listen(BACKLOG)
+            each.setblocking(False)
+    except OSError as error:
+        for each in found:
+            each.close()
+        reason = error.strerror or str(error)
+        raise BadArgument("--host/--port", f"{config.host}:{config.port}", f"cannot be had: {reason}") from error
+    return found
+
+
+def address(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _serve(
+    config: ServeConfig, settings: Settings, tokens: Tokens, listening: socket.socket, ready: Callable[[], None]
+) -> int:
+    from datahub.serve.log import Lines
+    from datahub.serve.serving import serve, tls
+
+    tls(config)  # what is wrong with it is told before anything starts
+    lines = Lines(config.access_log)
+    try:
+        return asyncio.run(serve(config, settings, tokens, listening, lines, ready=ready))
+    finally:
+        lines.close()
+
+
+class _Parent:
+    """Keeps one process a socket alive."""
+
+    def __init__(
+        self, config: ServeConfig, settings: Settings, tokens: Tokens, sockets: Sequence[socket.socket]
+    ) -> None:
+        self._config, self._settings, self._tokens, self._sockets = config, settings, tokens, sockets
+        self._workers: dict[int, _Worker] = {}
+        self._alive, self._mine = os.pipe()
+        """A pipe whose other end every child sees closed when its parent dies."""
+
+    def run(self, started: Callable[[], None]) -> int:
+        from datahub.serve.log import Lines
+        from datahub.serve.serving import tls
+
+        tls(self._config)
+        Lines(self._config.access_log).close()  # a log that cannot be written is told now
+        watched = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
+        signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+        try:
+            for number in range(len(self._sockets)):
+                self._start(_Worker(number, time.monotonic()))
+            started()
+            while (number := signal.sigwait(watched)) == signal.SIGCHLD:
+                self._again()
+            return self._end(number)
+        finally:
+            self._kill()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, watched)
+
+    def _start(self, worker: _Worker) -> None:
+        pid = os.fork()
+        if pid:
+            worker.since = time.monotonic()
+            self._workers[pid] = worker
+            return
+        code = 1
+        try:
+            os.close(self._mine)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT})
+            code = self._child(worker.number)
+        finally:
+            os._exit(code)
+
+    def _child(self, number: int) -> int:
+        from datahub.serve.orphan import end_with
+
+        end_with(self._alive)
+        return _serve(self._config, self._settings, self._tokens, self._sockets[number], lambda: None)
+
+    def _again(self) -> None:
+        """Start those that died again."""
+        for pid, worker in self._ended():
+            _forget_metrics(pid)
+            worker.quick = worker.quick + 1 if time.monotonic() - worker.since < SOON else 0
+            if worker.quick >= OFTEN:
+                raise WorkerDied("serving", f"process {worker.number} ended {OFTEN} times as soon as it was started")
+            self._start(worker)
+
+    def _ended(self) -> list[tuple[int, _Worker]]:
+        found = []
+        while self._workers:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if not pid:
+                break
+            if pid in self._workers:
+                found.append((pid, self._workers.pop(pid)))
+        return found
+
+    def _end(self, number: int) -> int:
+        """Tell all to end, and wait for them; 0 if every one answered what it had begun."""
+        for pid in self._workers:
+            os.kill(pid, signal.SIGTERM)
+        deadline, whole = time.monotonic() + self._config.drain + PATIENCE, True
+        while self._workers and (left := deadline - time.monotonic()) > 0:
+            for pid in list(self._workers):
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    del self._workers[pid]
+                    whole = whole and status == 0
+            if self._workers:
+                signal.sigtimedwait({signal.SIGCHLD}, min(left, 1.0))
+        return 0 if whole and not self._workers else 128 + number
+
+    def _kill(self) -> None:
+        for pid in self._workers:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        self._workers.clear()
+
+
+def _forget_metrics(pid: int) -> None:
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(pid)  # type: ignore[no-untyped-call]

@@ -1,0 +1,155 @@
+"""Answers with the bytes of a blob: conditions, one range, and a body sent from open files without copying it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any, cast
+
+from aiohttp import hdrs, web
+
+from datahub.serve.answers import COMMON
+from datahub.serve.engine import Engine, Piece
+from datahub.serve.library import Blob
+from datahub.serve.state import SERVER
+from datahub.wire import ranges
+from datahub.wire.ranges import Range
+
+STALL = 60.0
+"""Seconds in which a client must take `STEP` bytes, or its connection is ended."""
+STEP = 4 << 20
+COPY = 256 << 10
+"""Bytes copied at once where sendfile cannot be used: under TLS."""
+IMMUTABLE = "public, max-age=31536000, immutable"
+CHECKED = "no-cache"
+"""May be kept, but is to be asked for again: a name may come to stand for other bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a request's headers leave to send: ``span`` of the whole, or nothing but a ``status``."""
+
+    status: int
+    span: Range | None = None
+
+
+async def send_blob(request: web.Request, blob: Blob, kind: str, caching: str) -> web.StreamResponse:
+    """Answer GET or HEAD for a blob. Raises `DatahubError`s before the first byte; later ones end the connection."""
+    wanted = select(request, blob.sha256, blob.size)
+    headers = {**COMMON, hdrs.ETAG: f'"{blob.sha256}"', hdrs.ACCEPT_RANGES: "bytes", hdrs.CACHE_CONTROL: caching}
+    if wanted.span is None and wanted.status != 200:
+        if wanted.status == 416:
+            headers[hdrs.CONTENT_RANGE] = f"bytes */{blob.size}"
+        return web.Response(status=wanted.status, headers=headers)
+    span = wanted.span or Range(0, blob.size)
+    headers[hdrs.CONTENT_TYPE] = kind
+    headers[hdrs.CONTENT_LENGTH] = str(span.size)
+    if wanted.status == 206:
+        headers[hdrs.CONTENT_RANGE] = span.content(blob.size)
+    response = web.StreamResponse(status=wanted.status, headers=headers)
+    if request.method == "HEAD" or span.size == 0:
+        await response.prepare(request)
+        await response.write_eof()
+        return response
+    await _Body(request, blob, span).send(response)
+    return response
+
+
+def select(request: web.Request, etag: str, size: int) -> Wanted:
+    """RFC 9110, 13.2.2 for a strong ETag and no date."""
+    headers = request.headers
+    if (match := headers.get(hdrs.IF_MATCH)) is not None and not _matches(match, etag, weak=False):
+        return Wanted(412)
+    if (match := headers.get(hdrs.IF_NONE_MATCH)) is not None and _matches(match, etag, weak=True):
+        return Wanted(304)
+    asked = headers.get(hdrs.RANGE)
+    if asked is None or request.method != "GET" or headers.get(hdrs.IF_RANGE, f'"{etag}"').strip() != f'"{etag}"':
+        return Wanted(200)
+    try:
+        span = ranges.parse(asked, size)
+    except ranges.Unsatisfiable:
+        return Wanted(416)
+    return Wanted(200) if span is None else Wanted(206, span)
+
+
+def _matches(header: str, etag: str, *, weak: bool) -> bool:
+    tags = [each.strip() for each in header.split(",")]
+    return "*" in tags or f'"{etag}"' in tags or (weak and f'W/"{etag}"' in tags)
+
+
+class _Body:
+    """One body on its way."""
+
+    def __init__(self, request: web.Request, blob: Blob, span: Range) -> None:
+        self._request, self._blob, self._at, self._end = request, blob, span.start, span.end
+        self._server = request.app[SERVER]
+        self._engine: Engine = self._server.engine
+        self._waited = 0.0
+        self._sent = 0
+        self._missed = False
+
+    async def send(self, response: web.StreamResponse) -> None:
+        request = self._request
+        piece = await self._next()
+        try:
+            await response.prepare(request)
+        except BaseException:
+            self._engine.release(piece)
+            raise
+        try:
+            await self._all(response, piece)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            # What was promised by Content-Length cannot be sent: only a broken connection says so.
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError(str(error)) from error
+        finally:
+            request["sent"], request["waited"] = self._sent, self._waited
+            self._server.metrics.sent(self._blob.ref, self._sent, request.get("job", ""), self._waited)
+        await response.write_eof()
+
+    async def _all(self, response: web.StreamResponse, piece: Piece) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(STALL * max(1, piece.size // STEP)):
+                    await self._one(response, piece)
+            finally:
+                self._engine.release(piece)
+            self._sent += piece.size
+            self._at += piece.size
+            if self._at >= self._end:
+                return
+            piece = await self._next()
+
+    async def _next(self) -> Piece:
+        """The next piece; once one had to be waited for, those after it are fetched ahead."""
+        engine, metrics = self._engine, self._server.metrics
+        piece = engine.warm(self._blob, self._at, self._end)
+        if piece is not None:
+            metrics.hit(self._blob.ref)
+        self._missed = self._missed or piece is None
+        if self._missed:
+            engine.ahead(self._blob, self._at, self._end)
+        if piece is None:
+            began = time.monotonic()
+            piece = await engine.piece(self._blob, self._at, self._end)
+            self._waited += time.monotonic() - began
+        return piece
+
+    async def _one(self, response: web.StreamResponse, piece: Piece) -> None:
+        transport = self._request.transport
+        if transport is None:
+            raise ConnectionResetError("the client left")
+        if piece.handle is None:
+            await response.write(memoryview(piece.data)[piece.offset : piece.offset + piece.size])
+        elif self._request.secure:
+            for start in range(0, piece.size, COPY):
+                await response.write(piece.bytes(start, COPY))
+        else:
+            loop = asyncio.get_running_loop()
+            sent = await loop.sendfile(transport, cast(Any, piece.handle), piece.offset, piece.size)
+            if sent != piece.size:
+                raise ConnectionResetError("the file ended early")

@@ -1,0 +1,148 @@
+"""One process that serves: its connections, their limits, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+
+from aiohttp import web
+
+from datahub.core.errors import BadArgument
+from datahub.core.settings import Settings
+from datahub.serve.app import build
+from datahub.serve.config import ServeConfig, Tokens
+from datahub.serve.log import Lines, access_log
+from datahub.serve.state import SERVER
+
+IDLE = 75.0
+"""Seconds that a connection without a request is kept, and that a request's headers may take."""
+LINE, FIELD = 4096, 8190
+"""Bytes of a request line and of one header."""
+POLL = 0.05
+SPARE = 512
+"""Descriptors that are not for connections."""
+BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    b"Datahub-Api: 1\r\nContent-Length: 85\r\n\r\n"
+    b'{"error":"TooManyConnections","message":"too many connections","retryable":true}    \n'
+)
+
+
+class _Refusing(asyncio.Protocol):
+    """A connection beyond the limit: told so, and closed."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(BUSY)
+        transport.close()
+
+
+async def serve(
+    config: ServeConfig,
+    settings: Settings,
+    tokens: Tokens,
+    listening: socket.socket,
+    lines: Lines,
+    *,
+    ready: Callable[[], None] = lambda: None,
+    stop: asyncio.Event | None = None,
+) -> int:
+    """Serve until a signal comes or ``stop`` is set, then end what was begun.
+
+    Gives 0 if everything was answered, else the exit code of the signal.
+    """
+    raise_descriptors(config.connections + SPARE)
+    app = build(config, settings, tokens, lines.listener)
+    runner = web.AppRunner(
+        app,
+        handle_signals=False,
+        access_log_class=access_log(lines),
+        access_log=logging.getLogger("datahub.access"),
+        keepalive_timeout=IDLE,
+        max_line_size=LINE,
+        max_field_size=FIELD,
+        auto_decompress=False,
+        shutdown_timeout=0.1,  # what is to be waited for was waited for by then
+    )
+    await runner.setup()
+    assert runner.server is not None
+    stop = stop or asyncio.Event()
+    told = _on_signals(stop)
+    listener = await asyncio.get_running_loop().create_server(
+        _factory(runner.server, config.connections), sock=listening, ssl=tls(config), backlog=1024
+    )
+    try:
+        ready()
+        await stop.wait()
+        app[SERVER].draining = True
+        listener.close()
+        ended = await _drained(runner.server, config.drain)
+    finally:
+        listener.close()
+        await runner.cleanup()
+    return 0 if ended or not told else 128 + told[0]
+
+
+def _factory(server: web.Server, most: int) -> Callable[[], asyncio.BaseProtocol]:
+    def connection() -> asyncio.BaseProtocol:
+        return server() if len(server.connections) < most else _Refusing()
+
+    return connection
+
+
+async def _drained(server: web.Server, seconds: float) -> bool:
+    """Whether all connections ended in time: idle ones at once, others with their answer."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    server.pre_shutdown()
+    while server.connections:
+        if loop.time() >= deadline:
+            return False
+        await asyncio.sleep(POLL)
+    return True
+
+
+def _on_signals(stop: asyncio.Event) -> list[int]:
+    """Set ``stop`` on SIGTERM and SIGINT; the signals that came. A second one is the end at once."""
+    told: list[int] = []
+    loop = asyncio.get_running_loop()
+
+    def come(number: int) -> None:
+        told.append(number)
+        stop.set()
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_DFL)
+
+    with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread: whoever runs us sets `stop`
+        for each in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(each, come, each)
+    return told
+
+
+def tls(config: ServeConfig) -> ssl.SSLContext | None:
+    """Raises `BadArgument`."""
+    if config.cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(config.cert, config.key)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror or str(error)
+        raise BadArgument("--cert", str(config.cert), f"cannot be used with {config.key}: {reason}") from error
+    return context
+
+
+def raise_descriptors(wanted: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    goal = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < goal:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (goal, hard))

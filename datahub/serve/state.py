@@ -1,0 +1,71 @@
+"""What every handler finds in its application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from datahub.core.events import Listener
+from datahub.core.refs import Ref
+from datahub.core.settings import Settings
+from datahub.serve.config import ServeConfig, Tokens
+from datahub.serve.engine import Engine
+from datahub.serve.library import Blob, Library, Variant
+from datahub.serve.metrics import Metrics
+from datahub.store.cache.blockcache import BlockCache
+
+T = TypeVar("T")
+LOOKERS = 8
+"""Threads that look for variants."""
+
+
+@dataclass(slots=True)
+class Server:
+    """One process's server. ``draining``: it answers what it has begun, and says it is not ready for more."""
+
+    config: ServeConfig
+    settings: Settings
+    tokens: Tokens
+    library: Library
+    cache: BlockCache
+    engine: Engine
+    metrics: Metrics
+    listener: Listener
+    draining: bool = False
+    _lookers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(LOOKERS, "datahub-look"))
+    _looking: dict[object, asyncio.Future[Any]] = field(default_factory=dict)
+
+    async def variant(self, ref: Ref) -> Variant | None:
+        """The variant of a full reference, looked for if need be. Raises `RecordInvalid` and `OriginError`s."""
+        known = self.library.known(ref)
+        return known if known is not None else await self._once(ref, lambda: self.library.look(ref))
+
+    async def blob(self, sha256: str) -> Blob | None:
+        known = self.library.blob(sha256)
+        if known is None:
+            await self._once("search", self.library.search)
+        return known or self.library.blob(sha256)
+
+    async def in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._lookers, call)
+
+    async def _once(self, key: object, call: Callable[[], T]) -> T:
+        """The call's result; those who ask for the same meanwhile share it."""
+        coming = self._looking.get(key)
+        if coming is None:
+            coming = self._looking[key] = asyncio.ensure_future(self.in_thread(call))
+            coming.add_done_callback(lambda _: self._looking.pop(key, None))
+        return await asyncio.shield(coming)
+
+    def close(self) -> None:
+        self._lookers.shutdown(wait=False, cancel_futures=True)
+        self.engine.close()
+        self.cache.close()
+
+
+SERVER: web.AppKey[Server] = web.AppKey("server", Server)

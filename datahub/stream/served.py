@@ -1,0 +1,148 @@
+"""Files of a variant at cache servers: each from the one that keeps it, else from the next, else from behind them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from datahub.core.errors import BadArgument, ConnectionLost, HttpError, OriginError
+from datahub.core.refs import Ref
+from datahub.store import record as records
+from datahub.store.record import FILENAME
+from datahub.stream.origin import Files, Received
+from datahub.wire import paths
+from datahub.wire.client import ServerClient, checked
+from datahub.wire.ranges import Range
+from datahub.wire.servers import ranked
+
+SCHEMES = ("datahub+http://", "datahub+https://")
+DOWN = 5.0
+"""Seconds during which a server that failed is asked after the others."""
+SHORT = 5.0
+"""Seconds that a server's next byte may take where there is another one to ask."""
+
+
+class ServedFiles:
+    """`Files` of one variant; the file without a name is the list of the dataset's variants.
+
+    ``behind``: where the variant is, if the servers fail.
+
+    Shards are asked for by the digests of the record that was read here, so a variant that is replaced on a server is
+    never mixed with what it was.
+    """
+
+    def __init__(self, servers: Sequence[str], ref: Ref, behind: Files | None = None) -> None:
+        self.servers, self.ref, self._behind = tuple(checked(each) for each in servers), ref, behind
+        self.url = served_url(self.servers[0], ref)
+        self._digests: dict[str, str] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._clients = {url: ServerClient(url) for url in self.servers}
+        self._failed: dict[str, float] = {}
+
+    @classmethod
+    def opened(cls, url: str) -> ServedFiles:
+        """What `served_url` made."""
+        server, _, ref = url.removeprefix("datahub+").rpartition("/-/")
+        if not server or not ref:
+            raise BadArgument("source", url, "names no variant at a cache server", "write http://HOST:PORT")
+        return cls([server], Ref.parse(ref))
+
+    @staticmethod
+    def client_of(url: str) -> ServerClient | None:
+        """The server that ``datahub+http://HOST:PORT`` names."""
+        return ServerClient(url.removeprefix("datahub+")) if url.startswith(SCHEMES) else None
+
+    def name(self, path: str) -> str:
+        return f"{self.servers[0]}{self._named(path)}"
+
+    def receive(self, path: str, start: int, end: int, seconds: float, received: Received) -> None:
+        deadline, had = time.monotonic() + seconds, 0
+
+        def count(data: bytes) -> None:
+            nonlocal had
+            had += len(data)
+            received(data)
+
+        def ask(client: ServerClient, left: float) -> None:
+            with client.range(self._path(path), Range(start + had, end), left) as chunks:
+                for data in chunks:
+                    count(data[: end - start - had])
+                    if had >= end - start or time.monotonic() > deadline:
+                        break
+            if had < end - start:
+                raise ConnectionLost(self.name(path), f"ended after {had} of {end - start} bytes")
+
+        def behind(files: Files, left: float) -> None:
+            files.receive(path, start + had, end, left, count)
+
+        self._each(path, deadline, ask, behind)
+
+    def whole(self, path: str, seconds: float) -> bytes:
+        found: list[bytes] = []
+        self._each(
+            path,
+            time.monotonic() + seconds,
+            lambda client, left: found.append(client.whole(self._path(path), left)),
+            lambda files, left: found.append(files.whole(path, left)),
+        )
+        if path == FILENAME:
+            self._digests = {each.path: each.sha256 for each in records.decode(found[0], self.name(path)).files}
+        return found[0]
+
+    def close(self) -> None:
+        """The process keeps one pool for all."""
+
+    def _path(self, path: str) -> str:
+        digest = self._digests.get(path)
+        return self._named(path) if digest is None else paths.of_blob(digest)
+
+    def _named(self, path: str) -> str:
+        return paths.of_file(self.ref, path) if path else paths.of_name(self.ref.name)
+
+    def _each(self, path: str, deadline: float, ask: Any, behind: Any) -> None:
+        """Ask server after server, then what is behind them; raises what the first said, where none helps."""
+        first: OriginError | None = None
+        for url in self._order(self._digests.get(path, path)):
+            last = url == self.servers[-1] and self._behind is None
+            left = max(0.001, deadline - time.monotonic())
+            try:
+                ask(self._clients[url], left if last else min(SHORT, left))
+            except OriginError as error:
+                first = first or error
+                self._mark(url, error)
+            else:
+                return
+        if self._behind is None:
+            assert first is not None
+            raise first
+        behind(self._behind, max(0.001, deadline - time.monotonic()))
+
+    def _order(self, key: str) -> Iterator[str]:
+        now = time.monotonic()
+        with self._lock:
+            down = {url for url, when in self._failed.items() if now - when < DOWN}
+        order = ranked(self.servers, key)
+        yield from sorted(order, key=lambda url: url in down)
+
+    def _mark(self, url: str, error: OriginError) -> None:
+        if not (isinstance(error, HttpError) and error.status < 500):
+            with self._lock:
+                self._failed[url] = time.monotonic()
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("_lock", "_clients", "_failed")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
+
+
+def served_url(server: str, ref: Ref) -> str:
+    """A URL that `open_files` takes for a variant at a cache server."""
+    return f"datahub+{server}/-/{ref}"
