@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import re
 import time
 import traceback
 from collections import OrderedDict
@@ -17,12 +16,11 @@ from datahub.core.events import Note
 from datahub.serve import answers
 from datahub.serve.config import Tokens
 from datahub.serve.state import Server
-from datahub.wire.paths import API, HEALTH, JOB, JOBS, READY
+from datahub.wire.paths import API, HEALTH, JOBS, READY
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 OPEN = (API, HEALTH, READY)
 """Paths that no token is asked for."""
-JOB_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLIENTS = 1 << 14
 """Clients whose rate is remembered."""
 BURST = 2.0
@@ -95,9 +93,6 @@ def middleware(server: Server) -> Middleware:
         began = time.monotonic()
         response: web.StreamResponse | None = refusal(request, began)
         if response is None:
-            job = request.headers.get(JOB, "")
-            if job and JOB_NAME.fullmatch(job):
-                request["job"] = job
             response = await _answered(server, request, handler)
         route = request.match_info.route.resource
         metrics.request(

@@ -23,6 +23,7 @@ from aiohttp.abc import AbstractAccessLogger
 
 from datahub.core.errors import from_oserror
 from datahub.core.events import Event, Note
+from datahub.serve.sending import job_of
 
 WAITING = 20_000
 """Lines that wait to be written; further ones are dropped, and counted."""
@@ -92,12 +93,12 @@ class AccessLog(AbstractAccessLogger):
             "method": request.method,
             "path": request.path,
             "status": response.status,
-            "bytes": request.get("sent", response.body_length),
+            "bytes": getattr(response, "sent", 0) or response.body_length,
             "ms": round(1000 * time, 2),
         }
-        if waited := request.get("waited"):
+        if waited := getattr(response, "waited", 0.0):
             facts["waited_ms"] = round(1000 * waited, 2)
-        if job := request.get("job"):
+        if job := job_of(request):
             facts["job"] = job
         self.lines.put(facts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,6 +15,7 @@ from datahub.serve.engine import Engine, Piece
 from datahub.serve.library import Blob
 from datahub.serve.state import SERVER
 from datahub.wire import ranges
+from datahub.wire.paths import JOB
 from datahub.wire.ranges import Range
 
 STALL = 60.0
@@ -21,6 +23,7 @@ STALL = 60.0
 STEP = 4 << 20
 COPY = 256 << 10
 """Bytes copied at once where sendfile cannot be used: under TLS."""
+JOB_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 IMMUTABLE = "public, max-age=31536000, immutable"
 CHECKED = "no-cache"
 """May be kept, but is to be asked for again: a name may come to stand for other bytes."""
@@ -32,6 +35,19 @@ class Wanted:
 
     status: int
     span: Range | None = None
+
+
+class BlobResponse(web.StreamResponse):
+    """``sent``: bytes that went past aiohttp's own count; ``waited``: seconds for blocks that were not here."""
+
+    sent = 0
+    waited = 0.0
+
+
+def job_of(request: web.BaseRequest) -> str:
+    """The job that a client says it asks for; "" for none, or for what is no name."""
+    job = request.headers.get(JOB, "")
+    return job if job and JOB_NAME.fullmatch(job) else ""
 
 
 async def send_blob(request: web.Request, blob: Blob, kind: str, caching: str) -> web.StreamResponse:
@@ -47,7 +63,7 @@ async def send_blob(request: web.Request, blob: Blob, kind: str, caching: str) -
     headers[hdrs.CONTENT_LENGTH] = str(span.size)
     if wanted.status == 206:
         headers[hdrs.CONTENT_RANGE] = span.content(blob.size)
-    response = web.StreamResponse(status=wanted.status, headers=headers)
+    response = BlobResponse(status=wanted.status, headers=headers)
     if request.method == "HEAD" or span.size == 0:
         await response.prepare(request)
         await response.write_eof()
@@ -89,7 +105,7 @@ class _Body:
         self._sent = 0
         self._missed = False
 
-    async def send(self, response: web.StreamResponse) -> None:
+    async def send(self, response: BlobResponse) -> None:
         request = self._request
         piece = await self._next()
         try:
@@ -107,8 +123,8 @@ class _Body:
                 request.transport.abort()
             raise ConnectionResetError(str(error)) from error
         finally:
-            request["sent"], request["waited"] = self._sent, self._waited
-            self._server.metrics.sent(self._blob.ref, self._sent, request.get("job", ""), self._waited)
+            response.sent, response.waited = self._sent, self._waited
+            self._server.metrics.sent(self._blob.ref, self._sent, job_of(request), self._waited)
         await response.write_eof()
 
     async def _all(self, response: web.StreamResponse, piece: Piece) -> None:
