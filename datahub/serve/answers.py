@@ -9,7 +9,6 @@ from aiohttp import hdrs, web
 from datahub.core.errors import (
     DatahubError,
     DiskError,
-    HttpError,
     NotInStore,
     OriginError,
     OriginStalled,
@@ -60,8 +59,6 @@ def not_found(what: str) -> web.Response:
 def of_error(error: DatahubError) -> web.Response:
     """What went wrong, in its own words; without the server's own paths where they are no business of a client's."""
     status = next((number for kind, number in STATUS if isinstance(error, kind)), 500)
-    if isinstance(error, HttpError) and error.status == 404:
-        status = 404
     body = Failure(error=type(error).__name__, message=error.message, next=error.next_step, retryable=error.retryable)
     headers: dict[str, Any] = {hdrs.RETRY_AFTER: SOON} if status == 503 else {}
     return message(body, status=status, headers=headers)

@@ -36,7 +36,7 @@ def build(config: ServeConfig, settings: Settings, tokens: Tokens, listener: Lis
     cache = BlockCache(folder, config.quota if config.quota is not None else settings.cache_limit, listener=listener)
     origins = [Origin(url, config.origin_timeout) for url in config.origin]
     library = Library(settings, origins, Shelf(folder / SHELF, listener), listener)
-    engine = Engine(CachedBlocks(cache, config.origin_timeout, metrics), metrics)
+    engine = Engine(CachedBlocks(cache, library.elsewhere, config.origin_timeout, metrics), metrics)
     server = Server(config, settings, tokens, library, cache, engine, metrics, listener)
     app = web.Application(middlewares=[middleware(server)], client_max_size=BODY)
     app[SERVER] = server

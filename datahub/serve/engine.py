@@ -53,7 +53,7 @@ class Engine:
         if blob.local is not None and (found := self._local.warm(blob, start, end)) is not None:
             return Piece(start, found[1] - start, found[0], local=True)
         number = start // BLOCK
-        handle = self._blocks.warm(blob, number) if blob.sources else None
+        handle = self._blocks.warm(blob, number)
         if handle is None:
             return None
         base = number * BLOCK

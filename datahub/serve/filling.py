@@ -7,6 +7,7 @@ the clients leave. A block is seen by nobody before its digest is right.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 
 from datahub.core.digests import BLOCK
@@ -19,10 +20,12 @@ from datahub.store.cache.block import Block, Data
 from datahub.store.cache.blockcache import BlockCache
 from datahub.store.cache.files import Opened
 from datahub.stream.fetcher import Fetcher
+from datahub.stream.origin import Files
 from datahub.stream.patience import read_range
 
 THREADS = 16
 """Blocks that are brought at once."""
+Elsewhere = Callable[[Blob], tuple[Files, ...]]
 OPEN = 256
 """Blocks kept open at most: they cannot be evicted meanwhile."""
 PINNED = 4
@@ -30,10 +33,11 @@ PINNED = 4
 
 
 class CachedBlocks:
-    """Belongs to one event loop. ``seconds``: how long a block may take before its origin is reported."""
+    """Belongs to one event loop. ``elsewhere`` finds what is damaged in the server's own stores; ``seconds``: how long
+    a block may take before its origin is reported."""
 
-    def __init__(self, cache: BlockCache, seconds: float, metrics: Metrics) -> None:
-        self._cache, self._seconds, self._metrics = cache, seconds, metrics
+    def __init__(self, cache: BlockCache, elsewhere: Elsewhere, seconds: float, metrics: Metrics) -> None:
+        self._cache, self._elsewhere, self._seconds, self._metrics = cache, elsewhere, seconds, metrics
         limit = cache.limit if cache.limit is not None else OPEN * PINNED * BLOCK
         self._descriptors = Descriptors(max(1, min(OPEN, limit // BLOCK // PINNED)))
         self._fetcher = Fetcher(THREADS)
@@ -120,11 +124,12 @@ class CachedBlocks:
         """The block's bytes from the first origin that gives them."""
         first: OriginError | None = None
         start = number * BLOCK
-        for files in blob.sources:
+        for files in blob.sources or self._elsewhere(blob):
             try:
                 data = read_range(files, blob.path, start, start + block.size, seconds, policy=POLICY)
             except OriginError as error:
                 first = first or error
+                self._metrics.failed(blob.ref)
                 continue
             self._metrics.fetched(blob.ref, len(data))
             return data

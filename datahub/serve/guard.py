@@ -91,9 +91,11 @@ def middleware(server: Server) -> Middleware:
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         began = time.monotonic()
-        response: web.StreamResponse | None = refusal(request, began)
-        if response is None:
-            response = await _answered(server, request, handler)
+        server.active += 1
+        try:
+            response = refusal(request, began) or await _answered(server, request, handler)
+        finally:
+            server.active -= 1
         route = request.match_info.route.resource
         metrics.request(
             route.canonical if route is not None else "none",

@@ -78,6 +78,7 @@ class Library:
         self._variants: dict[Ref, Variant] = {}
         self._blobs: dict[str, Blob] = {}
         self._scanned = -AGAIN
+        self._sought: dict[str, float] = {}
 
     # -- what is known; no disk, no network -----------------------------------------------------------------------
 
@@ -128,6 +129,20 @@ class Library:
             if time.monotonic() - self._scanned >= AGAIN:
                 self.scan()
                 self._scanned = time.monotonic()
+
+    def elsewhere(self, blob: Blob) -> tuple[Files, ...]:
+        """Where else a blob is that is damaged here. Raises nothing: an origin that fails has it not."""
+        with self._lock:
+            if blob.sources or time.monotonic() - self._sought.get(blob.ref, -FRESH_ORIGIN) < FRESH_ORIGIN:
+                return self._blobs.get(blob.sha256, blob).sources
+            self._sought[blob.ref] = time.monotonic()
+            for origin in self._origins:
+                with self._telling(f"{blob.ref} at {origin.url}"):
+                    found = origin.find(Ref.parse(blob.ref))
+                    if found is not None:
+                        self._blobs[blob.sha256] = replace(blob, sources=(found.files,))
+                        return (found.files,)
+        return ()
 
     def origins(self) -> tuple[Origin, ...]:
         return self._origins

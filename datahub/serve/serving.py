@@ -19,7 +19,7 @@ from datahub.core.settings import Settings
 from datahub.serve.app import build
 from datahub.serve.config import ServeConfig, Tokens
 from datahub.serve.log import Lines, access_log
-from datahub.serve.state import SERVER
+from datahub.serve.state import SERVER, Server
 
 IDLE = 75.0
 """Seconds that a connection without a request is kept, and that a request's headers may take."""
@@ -83,7 +83,8 @@ async def serve(
         await stop.wait()
         app[SERVER].draining = True
         listener.close()
-        ended = await _drained(runner.server, config.drain)
+        runner.server.pre_shutdown()
+        ended = await _drained(app[SERVER], config.drain)
     finally:
         listener.close()
         await runner.cleanup()
@@ -97,12 +98,11 @@ def _factory(server: web.Server, most: int) -> Callable[[], asyncio.BaseProtocol
     return connection
 
 
-async def _drained(server: web.Server, seconds: float) -> bool:
-    """Whether all connections ended in time: idle ones at once, others with their answer."""
+async def _drained(server: Server, seconds: float) -> bool:
+    """Whether all requests that had begun were answered in time."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    server.pre_shutdown()
-    while server.connections:
+    while server.active:
         if loop.time() >= deadline:
             return False
         await asyncio.sleep(POLL)

@@ -26,7 +26,8 @@ LOOKERS = 8
 
 @dataclass(slots=True)
 class Server:
-    """One process's server. ``draining``: it answers what it has begun, and says it is not ready for more."""
+    """One process's server. ``draining``: it answers the ``active`` requests it has begun, and is not
+    ready for more."""
 
     config: ServeConfig
     settings: Settings
@@ -37,6 +38,7 @@ class Server:
     metrics: Metrics
     listener: Listener
     draining: bool = False
+    active: int = 0
     _lookers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(LOOKERS, "datahub-look"))
     _looking: dict[object, asyncio.Future[Any]] = field(default_factory=dict)
 

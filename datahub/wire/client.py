@@ -162,12 +162,12 @@ _pools = _Pools()
 
 def checked(url: str) -> str:
     """A server's URL without a slash at its end. Raises `BadArgument`."""
-    parts = urlsplit(url)
     try:
-        host, _ = parts.hostname, parts.port
+        parts = urlsplit(url)
+        right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        host = None
-    if parts.scheme not in ("http", "https") or not host:
+        right = False
+    if not right:
         raise BadArgument("server", url, "is no address of a cache server", "write http://HOST:PORT")
     if parts.username or parts.password:
         shown = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
