@@ -21,8 +21,8 @@ BEHIND = 10.0
 """Seconds to find a variant behind servers that answer without it."""
 
 
-def at_servers(ref: Ref, source: str, seconds: float) -> ServedFiles | None:
-    """The variant of ``ref`` at the cache servers that ``source`` names; None where it names none.
+def at_servers(ref: Ref, source: str, seconds: float) -> tuple[ServedFiles | None, str]:
+    """The variant of ``ref`` at the cache servers that ``source`` names; else None, and the place to look at.
 
     ``http://a:8080,http://b:8080,s3://bucket/prefix``: two servers, and where the variant is if both fail. Raises
     `BadArgument` where they have no such dataset, `TokenRefused`, and `OriginError`s.
@@ -33,9 +33,14 @@ def at_servers(ref: Ref, source: str, seconds: float) -> ServedFiles | None:
     if len(others) > 1 or (others and not servers and len(urls) > 1):
         raise BadArgument("source", source, "names more than one place behind the cache servers", "give one at most")
     if not servers:
-        return None
-    full = _resolved(ref, servers, source, seconds)
-    return ServedFiles(servers, full, _behind(others[0], full) if others else None)
+        return None, source
+    try:
+        full = _resolved(ref, servers, source, seconds, patient=not others)
+    except OriginError:
+        if not others:
+            raise
+        return None, others[0]
+    return ServedFiles(servers, full, _behind(others[0], full) if others else None), source
 
 
 def _is_server(url: str, seconds: float, *, alone: bool) -> bool:
@@ -57,13 +62,13 @@ def _is_server(url: str, seconds: float, *, alone: bool) -> bool:
             return False
 
 
-def _resolved(ref: Ref, servers: Sequence[str], source: str, seconds: float) -> Ref:
+def _resolved(ref: Ref, servers: Sequence[str], source: str, seconds: float, *, patient: bool) -> Ref:
     """The full reference: the newest version and the default variant that the first server to answer has."""
     if ref.version and ref.variant:
         return ref
     asked = ServedFiles(servers, ref)
     try:
-        data = read_whole(asked, "", seconds)
+        data = read_whole(asked, "", seconds) if patient else asked.whole("", seconds)
         infos = msgspec.json.decode(data, type=Datasets).datasets
     except HttpError as error:
         if error.status != 404:

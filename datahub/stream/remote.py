@@ -65,8 +65,8 @@ def open_remote(ref: Ref, url: str, here: Here, settings: Settings) -> Dataset:
     """
     if settings.offline and url.partition("://")[0] not in LOCAL:
         raise Offline(f"source={url!r}")
-    served = at_servers(ref, url, here.seconds)
-    for files in [served] if served else map(open_files, _places(ref, url, settings)):
+    served, place = at_servers(ref, url, here.seconds)
+    for files in [served] if served else map(open_files, _places(ref, place, settings)):
         try:
             data = read_whole(files, FILENAME, here.seconds)
         except HttpError as error:

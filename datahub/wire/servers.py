@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from hashlib import blake2b
 
-BETWEEN = re.compile(r",(?=[a-zA-Z][a-zA-Z0-9+.-]*://)")
+BETWEEN = re.compile(r",\s*(?=[a-zA-Z][a-zA-Z0-9+.-]*://)")
 
 
 def ranked(servers: Sequence[str], key: str) -> list[str]:

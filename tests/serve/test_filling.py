@@ -79,8 +79,8 @@ def test_a_herd_costs_one_request_a_block(start, home, elsewhere, web):
     server = start(elsewhere, origin=(web.url,))
     know(server)
     web.paths[DATA].pause = 0.005
-    with ThreadPoolExecutor(40) as pool:
-        answers = list(pool.map(lambda _: body(server, home), range(40)))
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: body(server, home), range(16)))
     assert all(each.body == content() for each in answers)
     assert len(data_requests(web)) == 3 and server.metric("datahub_origin_bytes_total") == BIG
 

@@ -33,7 +33,7 @@ def test_where_a_server_is_gone_only_its_share_moves():
 
 
 def test_urls_are_parted_at_schemes_only():
-    assert split("http://a:1,http://b:2, s3://bucket/x,y") == ["http://a:1", "http://b:2, s3://bucket/x,y"]
+    assert split("http://a:1,http://b:2, s3://bucket/x,y") == ["http://a:1", "http://b:2", "s3://bucket/x,y"]
     assert split("http://a:1,s3://bucket/x,y") == ["http://a:1", "s3://bucket/x,y"]
     assert split("folder,with,commas") == ["folder,with,commas"]
 

@@ -1,0 +1,167 @@
+"""Loaders and open datasets that read from cache servers."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import urllib.request
+from contextlib import ExitStack
+
+import pytest
+
+import datahub
+from datahub.core.errors import BadArgument, ConnectionLost, NotInStore, TokenRefused
+from datahub.core.refs import Ref
+from datahub.loader.opening import open_dataset
+from datahub.loader.streaming import StreamingLoader
+from datahub.serve.config import Tokens
+from datahub.stream.served import ServedFiles
+from datahub.wire import client
+from tests.acquire.server import Behaviour, serving
+from tests.loader.conftest import same
+from tests.serve.running import running
+from tests.store.builder import pixels
+
+READ, ADMIN = "read-token-0123456789", "admin-token-0123456789"
+
+
+def batches(settings, source=None, ref="tiny"):
+    loader = StreamingLoader(
+        ref, batch_size=6, shuffle=True, num_workers=2, settings=settings, source=source, timeout=20
+    )
+    try:
+        return list(loader)
+    finally:
+        loader.close()
+
+
+@pytest.mark.parametrize(
+    "form", ["{url}", "{url}/", "datahub+{url}", "{url},http://127.0.0.1:1", "http://127.0.0.1:1, {url}"]
+)
+def test_batches_are_those_of_the_store(start, home, elsewhere, form):
+    url = start(home).url
+    ours = batches(elsewhere, form.format(url=url))
+    assert all(map(same, ours, batches(home))) and len(ours) == 4
+
+
+def test_from_the_environment(start, home, elsewhere, monkeypatch):
+    monkeypatch.setenv("DATAHUB_HOME", str(elsewhere.home))
+    monkeypatch.setenv("DATAHUB_SOURCE", start(home).url)
+    dataset = datahub.open("tiny")
+    assert (dataset["test"][2]["image"].permute(1, 2, 0).numpy() == pixels("test", 2)).all()
+    assert dataset.card and dataset["train"].table(["key"]).num_rows == 20
+
+
+def test_a_server_behind_a_server(start, home, elsewhere, tmp_path):
+    near = start(elsewhere, origin=(start(home).url,))
+    third = type(home)(home=tmp_path / "third")
+    assert all(map(same, batches(third, near.url), batches(home)))
+    assert near.metric("datahub_origin_bytes_total") > 0
+
+
+def test_a_server_that_ends_is_followed_by_the_next_and_then_by_the_origin(start, home, elsewhere):
+    with ExitStack() as first:
+        one = first.enter_context(running(home, elsewhere.home.parent / "one.log"))
+        two = start(home)
+        files = ServedFiles([one.url, two.url], Ref("tiny", "1.0", "published"))
+        files.whole("dataset.json", 10)
+    found: list[bytes] = []
+    files.receive("tiny-train-000000.tar", 10, 600, 10, found.append)
+    shard = home.datasets / "tiny/1.0/published/tiny-train-000000.tar"
+    assert b"".join(found) == shard.read_bytes()[10:600]
+    alone = ServedFiles([one.url], Ref("tiny", "1.0", "published"))
+    with pytest.raises(ConnectionLost):
+        alone.receive("tiny-train-000000.tar", 10, 600, 5, found.append)
+    store = f"{one.url},file://{home.home}"
+    assert all(map(same, batches(elsewhere, store, ref="tiny@1.0/published"), batches(home)))
+
+
+def test_what_no_server_has(start, home, elsewhere):
+    url = start(home).url
+    with pytest.raises(BadArgument, match="has no nothing"):
+        open_dataset("nothing", elsewhere, source=url)
+    with pytest.raises(BadArgument, match="it has tiny as 1"):
+        open_dataset("tiny@2.0", elsewhere, source=url)
+    with pytest.raises(BadArgument, match="more than one place"):
+        open_dataset("tiny", elsewhere, source=f"{url},file:///a,file:///b")
+    with pytest.raises(NotInStore):
+        open_dataset("tiny", elsewhere)
+
+
+def test_tokens(start, home, elsewhere, monkeypatch, tmp_path):
+    server = start(home, tokens=Tokens((READ,), (ADMIN,)))
+    for path in ("/v1/datasets", "/metrics", "/v1/openapi.json", "/v1/none"):
+        answer = server.ask(path)
+        assert (answer.status, answer.headers["www-authenticate"]) == (401, 'Bearer realm="datahub"')
+        assert server.ask(path, Authorization="Bearer wrong").status == 401
+        assert server.ask(path, Authorization=f"Basic {READ}").status == 401
+        assert server.ask(path, Authorization=f"bearer {READ}").status in (200, 404)
+        assert server.ask(path, Authorization=f"Bearer {ADMIN}").status in (200, 404)
+    assert server.ask("/v1/datasets", Authorization=f"Bearer {READ}\xff").status == 401
+    assert [server.ask(path).status for path in ("/v1", "/healthz", "/readyz")] == [200, 200, 200]
+    assert server.ask("/v1/datasets", "POST", Authorization=f"Bearer {READ}").status == 403
+    assert server.ask("/v1/datasets", "POST", Authorization=f"Bearer {ADMIN}").status == 405
+    with pytest.raises(TokenRefused, match="wants a token") as caught:
+        open_dataset("tiny", elsewhere, source=server.url)
+    assert caught.value.exit_code == 6
+    monkeypatch.setenv("DATAHUB_TOKEN", "wrong")
+    with pytest.raises(TokenRefused, match="refuses the token"):
+        open_dataset("tiny", elsewhere, source=server.url)
+    monkeypatch.delenv("DATAHUB_TOKEN")
+    (tmp_path / "token").write_text(f"{READ}\n")
+    monkeypatch.setenv("DATAHUB_TOKEN_FILE", str(tmp_path / "token"))
+    dataset = open_dataset("tiny", elsewhere, source=server.url)
+    assert READ.encode() not in pickle.dumps(dataset)
+    assert (pickle.loads(pickle.dumps(dataset))["train"][3]["image"] == dataset["train"][3]["image"]).all()
+    assert READ not in server.log.read_text()
+
+
+def test_a_token_is_shown_to_cache_servers_only(start, home, elsewhere, monkeypatch):
+    monkeypatch.setenv("DATAHUB_TOKEN", READ)
+    with serving() as web:
+        folder = home.datasets / "tiny/1.0/published"
+        for path in folder.rglob("*"):
+            if path.is_file():
+                web.paths[f"/{path.relative_to(folder).as_posix()}"] = Behaviour(data=path.read_bytes())
+        assert all(map(same, batches(elsewhere, web.url), batches(home)))
+        assert web.requests and not any("Authorization" in headers for _, headers in web.requests)
+
+
+def test_a_clients_rate(start, home):
+    server = start(home, rate=2.0)
+    statuses = [server.ask("/v1/datasets").status for _ in range(10)]
+    assert statuses[:4] == [200] * 4 and 429 in statuses
+    refused = server.ask("/v1/datasets")
+    while refused.status != 429:
+        refused = server.ask("/v1/datasets")
+    assert refused.headers["retry-after"] == "1"
+
+
+def test_a_pool_is_left_behind_by_a_fork(start, home):
+    url = start(home).url
+    assert client.ServerClient(url).is_server(10)
+    before = client._pools.of(url)
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            other = client._pools.of(url)
+            right = other is not before and b"tiny" in client.ServerClient(url).whole("/v1/datasets", 10)
+            os.write(write, b"y" if right else b"n")
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.waitpid(pid, 0)
+    assert os.read(read, 1) == b"y"
+    os.close(read)
+    assert client._pools.of(url) is before
+
+
+def test_webdataset_and_pandas_read_plain_urls(start, home):
+    pandas = pytest.importorskip("pandas")
+
+    server = start(home)
+    base = f"{server.url}/v1/datasets/tiny/1.0/published"
+    assert len(pandas.read_parquet(f"{base}/index-train.parquet")) == 20
+    with urllib.request.urlopen(f"{base}/tiny-train-000000.tar") as answer:
+        assert answer.read() == (home.datasets / "tiny/1.0/published/tiny-train-000000.tar").read_bytes()
