@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from datahub.core.digests import BLOCK
@@ -32,6 +33,19 @@ PINNED = 4
 """Of the cache's blocks, one in so many may be kept open."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Coming:
+    """A block on its way. ``opened``: its file, once it is there."""
+
+    block: Block
+    future: asyncio.Future[Data | None]
+    opened: list[Opened]
+
+    def settle(self, keep: Callable[[Block, Opened], None]) -> None:
+        while self.opened:
+            keep(self.block, self.opened.pop())
+
+
 class CachedBlocks:
     """Belongs to one event loop. ``elsewhere`` finds what is damaged in the server's own stores; ``seconds``: how long
     a block may take before its origin is reported."""
@@ -41,7 +55,7 @@ class CachedBlocks:
         limit = cache.limit if cache.limit is not None else OPEN * PINNED * BLOCK
         self._descriptors = Descriptors(max(1, min(OPEN, limit // BLOCK // PINNED)))
         self._fetcher = Fetcher(THREADS)
-        self._coming: dict[str, asyncio.Future[Data | None]] = {}
+        self._coming: dict[str, _Coming] = {}
         self._blocks: dict[str, Block] = {}
 
     def warm(self, blob: Blob, number: int) -> Handle | None:
@@ -71,8 +85,11 @@ class CachedBlocks:
         block = blob.block(number)
         try:
             async with asyncio.timeout(self._seconds + 1):
+                coming = self._bring(blob, number, block)
                 # A client that leaves must not end what others wait for.
-                return await asyncio.shield(self._bring(blob, number, block))
+                data = await asyncio.shield(coming.future)
+                coming.settle(self._keep)  # one that came just now: its callback may still be to run
+                return data
         except TimeoutError as error:
             raise OriginStalled(block.name, self._seconds) from error
 
@@ -91,23 +108,25 @@ class CachedBlocks:
         self._fetcher.close()
         self._descriptors.close()
 
-    def _bring(self, blob: Blob, number: int, block: Block) -> asyncio.Future[Data | None]:
+    def _bring(self, blob: Blob, number: int, block: Block) -> _Coming:
         coming = self._coming.get(block.key)
         if coming is None:
             opened: list[Opened] = []
             work = partial(self._work, blob, number, block, opened)
-            coming = asyncio.wrap_future(self._fetcher.ask(block.key, work, urgent=True))
-            self._coming[block.key] = coming
-            coming.add_done_callback(partial(self._came, block, opened))
+            future = asyncio.wrap_future(self._fetcher.ask(block.key, work, urgent=True))
+            coming = self._coming[block.key] = _Coming(block, future, opened)
+            future.add_done_callback(lambda _: self._came(coming))
         return coming
 
-    def _came(self, block: Block, opened: list[Opened], future: asyncio.Future[Data | None]) -> None:
-        self._coming.pop(block.key, None)
-        if not future.cancelled():
-            future.exception()  # those who waited have it
-        for each in opened:
-            self._descriptors.put(block.key, Handle(each.descriptor, look(each.descriptor)))
-            self._blocks[block.key] = block
+    def _came(self, coming: _Coming) -> None:
+        self._coming.pop(coming.block.key, None)
+        if not coming.future.cancelled():
+            coming.future.exception()  # those who waited have it
+        coming.settle(self._keep)
+
+    def _keep(self, block: Block, opened: Opened) -> None:
+        self._descriptors.put(block.key, Handle(opened.descriptor, look(opened.descriptor)))
+        self._blocks[block.key] = block
 
     def _work(self, blob: Blob, number: int, block: Block, opened: list[Opened], urgent: bool) -> Data | None:  # noqa: ARG002 - all are
         """In a thread: the block's file in ``opened``, or its bytes."""
