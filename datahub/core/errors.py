@@ -401,7 +401,7 @@ class DeviceOutOfMemory(ActionNeeded):
 class TokenRefused(ActionNeeded):
     """A cache server wants a token, or another one than it was shown; ``shown`` says which."""
 
-    def __init__(self, server: str, *, shown: bool, reason: str = "") -> None:
+    def __init__(self, server: str, *, shown: bool = False, reason: str = "") -> None:
         said = f" ({reason})" if reason else ""
         what = "refuses the token it was shown" if shown else "wants a token"
         super().__init__(f"{server} {what}{said}", "set DATAHUB_TOKEN or DATAHUB_TOKEN_FILE to one that it takes")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from datahub.core.digests import BLOCK
-from datahub.core.errors import OriginError, OriginStalled
+from datahub.core.errors import OriginError, OriginStalled, Problem, StoreDamaged
 from datahub.serve.descriptors import Descriptors, Handle, look
 from datahub.serve.library import Blob
 from datahub.serve.metrics import Metrics
@@ -80,8 +80,8 @@ class CachedBlocks:
             self._bring(blob, number, block)
 
     async def ready(self, blob: Blob, number: int) -> Data | None:
-        """Wait until `warm` has the block; its bytes, where there is no room to keep it. Raises `OriginError`s,
-        `DigestMismatch` and `SizeMismatch`."""
+        """Wait until `warm` has the block; its bytes, where there is no room to keep it. Raises `OriginError`s
+        and `VerificationError`s."""
         block = blob.block(number)
         try:
             async with asyncio.timeout(self._seconds + 1):
@@ -153,15 +153,6 @@ class CachedBlocks:
             self._metrics.fetched(blob.ref, len(data))
             return data
         if first is None:
-            raise NoSource(block.name)
+            gone = f"block {number} is damaged or gone here, and no origin has it"
+            raise StoreDamaged(blob.ref, [Problem(blob.path, gone)])
         raise first
-
-
-class NoSource(OriginError):
-    """A block that is nowhere: its local file is gone or damaged, and no origin has it."""
-
-    retryable = False
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"{name} is damaged or gone here, and no origin has it", "run `datahub fetch --replace` there")
-        self.name = name

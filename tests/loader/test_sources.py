@@ -157,7 +157,7 @@ def test_what_was_kept_is_not_fetched_again(elsewhere, web, remote):
     list(remote(fields=("image", "source")))
     web.requests.clear()
     list(remote(fields=("image", "source")))
-    assert [path for path, _ in web.requests] == ["/dataset.json"]
+    assert [path for path, _ in web.requests] == ["/v1", "/dataset.json"]
 
 
 def test_wrong_bytes_of_a_block_are_refused_by_name(remote, web):
