@@ -5,6 +5,7 @@ A failure counts since the last byte that arrived. Where time or tries run out, 
 
 from __future__ import annotations
 
+import mmap
 import time
 
 from datahub.acquire.policy import RetryPolicy
@@ -14,28 +15,49 @@ from datahub.stream.origin import Files
 POLICY = RetryPolicy(attempts=7, base=0.1, cap=10.0)
 ATTEMPT = 60.0
 """Seconds for one request, after which a connection that dribbles is given up for another."""
+MAPPED = 1 << 20
+"""Bytes from which on a buffer gets pages of its own."""
 
 
 def read_range(
     files: Files, path: str, start: int, end: int, seconds: float, *, policy: RetryPolicy = POLICY
 ) -> bytes | memoryview:
     """Bytes ``[start, end)`` of a file. Raises `OriginStalled` after ``seconds``, else the last `OriginError`."""
-    began = time.monotonic()
-    received, failures = bytearray(), 0
-    pieces: list[bytes] = []
+    began, failures = time.monotonic(), 0
+    received = _Received(end - start)
     while True:
         left = began + seconds - time.monotonic()
-        had = len(received)
+        had = received.count
         try:
-            files.receive(path, start + had, end, min(ATTEMPT, max(left, 0.001)), pieces.append)
-            return pieces[0] if len(pieces) == 1 and not had else memoryview(received + b"".join(pieces))
+            files.receive(path, start + had, end, min(ATTEMPT, max(left, 0.001)), received.put)
+            return received.data[: received.count]
         except OriginError as error:
-            received += b"".join(pieces)
-            pieces.clear()
-            failures = 1 if len(received) > had else failures + 1
-            if len(received) >= end - start:
-                return memoryview(received)
+            failures = 1 if received.count > had else failures + 1
+            if received.count >= end - start:
+                return received.data
             pause(error, failures, began + seconds, policy, files.name(path), seconds)
+
+
+class _Received:
+    """``size`` bytes as they come. What comes whole is not copied.
+
+    A large buffer is mapped, so that it goes back to the system whole: threads that come and go would leave holes of
+    its size in the heaps of malloc, and a long run would grow by them.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size, self.count = size, 0
+        self.data: bytes | memoryview = b""
+
+    def put(self, data: bytes) -> None:
+        if not self.count and len(data) >= self.size:
+            self.data, self.count = data, self.size
+            return
+        if not self.count:
+            self.data = memoryview(mmap.mmap(-1, self.size) if self.size >= MAPPED else bytearray(self.size))
+        end = min(self.count + len(data), self.size)
+        self.data[self.count : end] = data[: end - self.count]  # type: ignore[index]
+        self.count = end
 
 
 def read_whole(files: Files, path: str, seconds: float, *, policy: RetryPolicy = POLICY) -> bytes:
