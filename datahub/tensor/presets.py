@@ -12,9 +12,11 @@ from datahub.tensor.transforms import (
     Compose,
     Normalize,
     RandomCrop,
+    RandomErasing,
     RandomHorizontalFlip,
     RandomResizedCrop,
     Resize,
+    TrivialAugmentWide,
 )
 
 MNIST = ((0.1307,), (0.3081,))
@@ -27,9 +29,22 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 FIXED: Mapping[str, Callable[[], BatchTransform]] = {
     "mnist": lambda: Normalize(*MNIST),
     "imagenet_train": lambda: Compose([RandomResizedCrop(224), RandomHorizontalFlip(), Normalize(*IMAGENET)]),
+    "imagenet_train_strong": lambda: Compose(
+        [
+            RandomResizedCrop(224),
+            RandomHorizontalFlip(),
+            TrivialAugmentWide(),
+            Normalize(*IMAGENET),
+            RandomErasing(0.1),
+        ]
+    ),
     "imagenet_eval": lambda: Compose([Resize(256), CenterCrop(224), Normalize(*IMAGENET)]),
 }
-"""Presets that need nothing of the dataset. Those of ImageNet are torchvision's classification references."""
+"""Presets that need nothing of the dataset. Those of ImageNet are torchvision's classification references, the
+strong one that of its newer weights."""
+
+OWN = ("cifar_train", "cifar_train_strong", "normalize")
+"""Presets that scale pixels by the dataset's own mean and deviation."""
 
 
 class Moments(NamedTuple):
@@ -46,11 +61,11 @@ def preset(name: str, moments: Callable[[], Moments | None]) -> BatchTransform:
     """
     if name in FIXED:
         return FIXED[name]()
-    if name not in ("normalize", "cifar_train"):
-        raise BadArgument("transform", name, "is not a preset", f"known: cifar_train, normalize, {', '.join(FIXED)}")
+    if name not in OWN:
+        raise BadArgument("transform", name, "is not a preset", f"known: {', '.join([*OWN, *FIXED])}")
     found = moments()
-    if name == "cifar_train":
-        return _cifar_train(found or Moments(*CIFAR10))
+    if name != "normalize":
+        return _cifar_train(found or Moments(*CIFAR10), strong=name == "cifar_train_strong")
     if found is None:
         reason = "the dataset's record has no mean and standard deviation"
         raise BadArgument("transform", name, reason, "use datahub.transforms.Normalize(mean, std)")
@@ -61,6 +76,7 @@ def _normalize(moments: Moments) -> Normalize:
     return Normalize(moments.mean, [value or 1.0 for value in moments.std])
 
 
-def _cifar_train(moments: Moments) -> BatchTransform:
+def _cifar_train(moments: Moments, *, strong: bool) -> BatchTransform:
     """Padded by 4 and cropped to 32, flipped, normalised: what nearly all published CIFAR recipes begin with."""
-    return Compose([RandomCrop(CIFAR_SIZE, CIFAR_PADDING), RandomHorizontalFlip(), _normalize(moments)])
+    moves = [RandomCrop(CIFAR_SIZE, CIFAR_PADDING), RandomHorizontalFlip()]
+    return Compose([*moves, *([TrivialAugmentWide()] if strong else []), _normalize(moments)])

@@ -87,5 +87,5 @@ def test_presets():
     assert preset("normalize", lambda: Moments([0.4, 0.5], [0.2, 0.0])).std == (0.2, 1.0)
     with pytest.raises(BadArgument, match="no mean"):
         preset("normalize", lambda: None)
-    with pytest.raises(BadArgument, match="known: cifar_train, normalize, mnist"):
+    with pytest.raises(BadArgument, match="known: cifar_train, cifar_train_strong, normalize, mnist"):
         preset("mnits", lambda: None)
