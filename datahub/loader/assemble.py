@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from datahub.core.errors import DamagedImage, DamagedSample, ShardCut
+from datahub.loader.annotations import Annotations, Values
 from datahub.loader.columns import Columns
 from datahub.loader.counters import Counters
 from datahub.loader.quarantine import Quarantine, filler
@@ -60,6 +62,8 @@ class Work:
     """Rows whose sample is damaged: they come as fillers."""
     encoded: list[bytes] = field(default_factory=list)
     """The images' bytes, where a batch shows them."""
+    beside: list[Values] = field(default_factory=list)
+    """Boxes, masks and the like, where a batch shows them."""
     decoded: bool = True
     resident: Resident | None = None
     """The pixels of all rows, where they were decoded before."""
@@ -89,6 +93,7 @@ class Assembler:
         self._split, self._source, self._recipe, self._counters = split, source, recipe, counters
         self._seed, self._quarantine = seed, quarantine
         self._columns = Columns(split, recipe.fields)
+        self._annotations = Annotations.of(split, self._columns.names, recipe.transform, orient=recipe.orient)
         self._locate: Any = split.locate
         self._shape = split.dataset.record.fields["image"].shape
         self._channels = self._shape[2] if self._shape else 3
@@ -127,7 +132,8 @@ class Assembler:
             slab = torch.empty((len(rows), self._channels, *size), dtype=torch.uint8, memory_format=form)
         encoded = [b""] * len(rows) if self._encoded else []
         each = [None] * len(rows)
-        return Work(step, rows, slab, each, encoded=encoded, decoded=self._images, resident=resident)
+        beside: list[Values] = [{} for _ in rows] if self._annotations is not None else []
+        return Work(step, rows, slab, each, encoded=encoded, beside=beside, decoded=self._images, resident=resident)
 
     def announce(self, step: Step | None) -> bool:
         """Tell the source what a batch to come will read (`ShardSource.ahead`); None: nothing of that holds."""
@@ -138,6 +144,8 @@ class Assembler:
 
     def piece(self, work: Work, rows: slice) -> None:
         """Read, decode and (a callable) transform some rows. Raises `DamagedSample` or `StoreDamaged`."""
+        if self._annotations is not None:
+            self._annotate(self._annotations, work, rows)
         if not (self._images or self._encoded):
             return
         if work.resident is not None:
@@ -152,12 +160,27 @@ class Assembler:
         if self._images:
             self._made(work, rows, encoded)
 
+    def _annotate(self, annotations: Annotations, work: Work, rows: slice) -> None:
+        """Read what stands beside the images of some rows."""
+
+        def damage(row: int, member: str, cause: str) -> None:
+            index = int(work.step.index[rows.start + row])
+            found = self._damage(work, rows.start + row, cause, annotations.offset(index, member))
+            if self._quarantine is None:
+                raise found
+            self._set_aside(work, rows.start + row, found)
+
+        with self._counters.timing("read"):
+            read = partial(self._read, work, rows)
+            work.beside[rows] = annotations.read(work.step.index[rows], work.rows[rows], read, damage)
+
     def _take(self, work: Work, rows: slice, resident: Resident) -> None:
         """Pixels that were decoded before, and what a callable makes of them."""
         if work.slab is None:
             return  # a batched transform takes them itself
         with self._counters.timing("assemble"):
             take_rows(resident.pixels, work.step.index[rows], work.slab[rows].numpy())
+            self._blank(work, rows)
         if self._recipe.transform is not None:
             with self._counters.timing("transform"):
                 self._call_each(work, rows)
@@ -166,6 +189,7 @@ class Assembler:
         """The images of some rows: decoded, and what a callable makes of them."""
         with self._counters.timing("decode"):
             self._decode_or_set_aside(work, rows, encoded)
+            self._blank(work, rows)
         if self._recipe.transform is not None and not self._batched:
             with self._counters.timing("transform"):
                 self._call_each(work, rows)
@@ -208,11 +232,19 @@ class Assembler:
                 with self._counters.timing("transform"):
                     images = self._transformed(recipe.transform, work, images)
         with self._counters.timing("assemble"):
-            batch = self._columns.of(step, work.rows, _laid_out(images, recipe.channels_last), work.encoded)
+            batch = self._fields(step, work, _laid_out(images, recipe.channels_last))
             if recipe.collate is None:
                 return self._shown(batch)
         with self._counters.timing("transform"):
             return recipe.collate(self._columns.samples(batch))
+
+    def _fields(self, step: Step, work: Work, images: Any) -> dict[str, Any]:
+        """The fields that a batch shows."""
+        beside: dict[str, Any] = {}
+        if self._annotations is not None:
+            transform, draws = self._recipe.transform, self._draws(step)
+            beside = self._annotations.finish(work.beside, work.rows, work.aside, transform, draws)
+        return self._columns.of(step, work.rows, images, work.encoded, beside)
 
     def _shown(self, batch: dict[str, Any]) -> Any:
         """A dict, or the tuple that ``fields`` asks for."""
@@ -227,6 +259,10 @@ class Assembler:
         step, dtype = work.step, self._recipe.dtype
         draws = self._draws(step)
         if work.resident is not None:  # whole images: nothing of the transform was done while decoding
+            if work.aside:
+                pixels = take_rows(work.resident.pixels, step.index)
+                pixels[list(work.aside)] = 0
+                return transform(torch.from_numpy(pixels), dtype, draws)
             return transform.of_rows(work.resident.pixels, step.index, dtype, draws)
         return (transform if self._fold is None else self._fold)(images, dtype, draws)
 
@@ -288,11 +324,19 @@ class Assembler:
         if row in work.aside:
             return
         work.aside.add(row)
+        self._fill(work, row)
+        self._quarantine.add(int(work.step.index[row]), damage)
+
+    def _fill(self, work: Work, row: int) -> None:
         if work.slab is not None:
             work.slab[row] = 0
         else:
             work.each[row] = self._filler(work, row)
-        self._quarantine.add(int(work.step.index[row]), damage)
+
+    def _blank(self, work: Work, rows: slice) -> None:
+        """Fillers in place of sound images whose sample is damaged beside them."""
+        for row in work.aside.intersection(range(rows.start, rows.stop)):
+            self._fill(work, row)
 
     def _filler(self, work: Work, row: int) -> torch.Tensor:
         """A black image of the size that the sample's would have."""
@@ -304,10 +348,12 @@ class Assembler:
         height, width = frames.window[0, 2:].tolist()
         return torch.zeros((self._channels, height, width), dtype=torch.uint8)
 
-    def _damage(self, work: Work, row: int, cause: str) -> DamagedSample:
+    def _damage(self, work: Work, row: int, cause: str, offset: int | None = None) -> DamagedSample:
+        """``offset``: where it is in the shard, if not in the image."""
         place = work.rows[row]
         shard = self._split.shards[int(place["shard"])].name
-        return DamagedSample(shard, self._split.key(int(work.step.index[row])), int(place["offset"]), cause)
+        where = int(place["offset"]) if offset is None else offset
+        return DamagedSample(shard, self._split.key(int(work.step.index[row])), where, cause)
 
     def _decode(self, work: Work, rows: slice, encoded: Sequence[bytes | memoryview]) -> None:
         orient = self._recipe.orient

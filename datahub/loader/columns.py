@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from datahub.core.errors import BadArgument, NotYetSupported
 from datahub.loader.schedule import Step
+from datahub.store import typed
 from datahub.store.dataset import Split
 from datahub.store.joined import JoinedSplit
 
@@ -32,15 +33,23 @@ class Columns:
         if wanted is not None:
             _check(wanted, own, made)
         member = [MEMBER] if self._joined else []
-        usual = ("image", *(["label"] if "label" in own else []), *member, "index", "valid", "n_global")
+        label = ["label"] if "label" in own else []
+        objects = [name for name, spec in own.items() if spec.type in typed.TYPES and spec.type != "bytes"]
+        usual = ("image", *label, *objects, *member, "index", "valid", "n_global")
         self.names = usual if wanted is None else wanted
         self._kinds = {name: own[name].type for name in self.names if name in own and own[name].type in READ}
         self._from_index = [*self._kinds, *(["source"] if "source" in self.names else [])]
         self._table: Any = None
 
-    def of(self, step: Step, rows: NDArray[Any], images: Any, encoded: list[bytes]) -> dict[str, Any]:
-        """The batch: int64 and bool tensors, lists of bytes and strings, and ``n_global``, an int."""
+    def of(
+        self, step: Step, rows: NDArray[Any], images: Any, encoded: list[bytes], beside: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The batch: int64 and bool tensors, lists of bytes and strings, and ``n_global``, an int.
+
+        ``beside``: boxes, masks and the like, as lists.
+        """
         values: dict[str, Any] = {
+            **beside,
             "image": images,
             "encoded": encoded,
             "index": torch.from_numpy(step.index),
@@ -96,7 +105,7 @@ def _check(wanted: tuple[str, ...], own: dict[str, Any], made: list[str]) -> Non
         if name not in own and name not in made:
             known = ", ".join([*own, *made])
             raise BadArgument("fields", name, "is not a field of this dataset", f"it has {known}")
-        if name in own and own[name].type not in ("image", "label", *READ):
+        if name in own and own[name].type not in ("image", "label", *READ, *typed.TYPES):
             raise NotYetSupported("fields", name, f"fields of type {own[name].type} are not streamed yet")
     if not wanted or set(wanted) == {"n_global"}:
         raise BadArgument("fields", wanted, "names no field of a sample", 'give for example ("image", "label")')

@@ -87,7 +87,7 @@ class DeviceAssembler(Assembler):
         if not self._on_device:
             ticket = self._sent(Cargo([], {"batch": self._collated(step, work), "images": None}), None)
         else:
-            columns = self._columns.of(step, work.rows, None, work.encoded)
+            columns = self._fields(step, work, None)
             send = self._parts_sent if self._decodes and work.resident is None else self._pixels_sent
             ticket = send(work, columns)
         self._count(self._valid(work))
@@ -133,10 +133,11 @@ class DeviceAssembler(Assembler):
         recipe, draws, table = self._recipe, self._draws(work.step), self._table()
         rows: NDArray[np.int64] | None = None
         images: Any = work.each if work.slab is None else work.slab
-        if work.resident is not None and "pixels" in self._kept:
+        if work.resident is not None and "pixels" in self._kept and not work.aside:
             rows, images = work.step.index, None
-        elif work.resident is not None and work.slab is None:
+        elif work.resident is not None and (work.slab is None or "pixels" in self._kept):
             images = torch.from_numpy(take_rows(work.resident.pixels, work.step.index))
+            images[list(work.aside)] = 0
         rest = recipe.transform if self._fold is None or work.resident is not None else self._fold
         one_pass = self._one_pass if self._fold is None else None
 
@@ -162,7 +163,7 @@ class DeviceAssembler(Assembler):
             shown = [self._decoded_here(work, row, each) for row, each in enumerate(shown)]
         if len(work.aside) > aside:
             self._counters.add("quarantined", len(work.aside) - aside)
-            columns = self._columns.of(self._valid(work), work.rows, None, work.encoded)
+            columns = self._fields(self._valid(work), work, None)
         return self._parts_on(shown, work.step, columns)
 
     def _parts_on(self, shown: Sequence[Shown], step: Step, columns: dict[str, Any]) -> Ticket[Any]:

@@ -16,6 +16,7 @@ from datahub.core.refs import Ref
 from datahub.core.settings import Settings, resolve
 from datahub.loader.sources import Where, is_shards, source_of
 from datahub.store import dataset as store
+from datahub.tensor.annotations import wrap
 from datahub.tensor.decode import decode_image
 from datahub.tensor.pillow import FORMATS
 
@@ -60,6 +61,7 @@ def _opened(ref: str | Ref, settings: Settings, where: Where | None, *, asked_fo
                 raise
             dataset = where.open(wanted, settings)
     dataset.decode = partial(decode_image, channels=image_channels(dataset))
+    dataset.wrap = wrap
     return dataset
 
 

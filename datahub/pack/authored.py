@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datahub.core.errors import BadArgument, NotReadable
-from datahub.pack import images
+from datahub.pack import images, objects
 from datahub.pack.layouts import options as opt
+from datahub.pack.own.objects import check_columns
 from datahub.pack.own.values import INT64, document, text
+from datahub.store import typed
+from datahub.store.record import FieldSpec
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 KINDS: dict[str, tuple[type, ...]] = {
@@ -42,8 +45,26 @@ def fields(given: Mapping[str, str] | None) -> dict[str, str]:
             continue
         opt.field_name(name, "fields")
         if kind not in KINDS:
-            raise BadArgument("fields", kind, f"is not a type for {name}", f"known: image, label, {', '.join(KINDS)}")
-    return {"image": "image", **found}
+            _check_typed(name, kind)
+    found = {"image": "image", **found}
+    check_columns(specs(found))
+    return found
+
+
+def specs(fields: Mapping[str, str]) -> dict[str, FieldSpec]:
+    """The fields as a record has them."""
+    return {
+        name: FieldSpec(type=kind, extension="") if kind in (*KINDS, "image", "label") else typed.spec(name, kind)
+        for name, kind in fields.items()
+    }
+
+
+def _check_typed(name: str, kind: Any) -> None:
+    try:
+        typed.spec(name, str(kind))
+    except ValueError as error:
+        known = ", ".join(["image", "label", *KINDS, *typed.TYPES])
+        raise BadArgument("fields", kind, str(error), f"known: {known}; boxes may say boxes:xywh") from None
 
 
 def classes(given: Sequence[str] | None) -> list[str] | None:
@@ -94,6 +115,33 @@ def value(name: str, kind: str, given: Any) -> Any:
         except (TypeError, ValueError, RecursionError) as error:
             raise BadArgument(name, type(given).__name__, f"is no JSON: {error}") from error
     return found
+
+
+def further(
+    specs: Mapping[str, FieldSpec], given: Mapping[str, Any], size: tuple[int, int], known: Sequence[str] | None
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The further fields' values as they are stored, and the files of those with a member of their own.
+
+    ``size``: the image's height and width. Raises `BadArgument`.
+    """
+    for name in given:
+        if name not in specs:
+            raise BadArgument(name, given[name], "is not one of the fields", f"they are {', '.join(specs)}")
+    values: dict[str, Any] = {}
+    members: dict[str, bytes] = {}
+    for name, spec in typed.further(specs).items():
+        if name not in given:
+            raise BadArgument(name, None, "is missing", f"it is a field of type {spec.type}")
+        if spec.type in typed.MEMBERS:
+            members[name] = objects.member(name, spec, given[name], size)
+        elif spec.type == "labels":
+            values[name] = [label(each, True, known) for each in objects.each(name, given[name])]
+        elif spec.type in typed.ROWS:
+            values[name] = objects.rows(name, spec, given[name])
+        else:
+            values[name] = value(name, spec.type, given[name])
+    objects.check_counts(specs, {**values, **members})
+    return values, members
 
 
 def _float(name: str, given: Any) -> float:

@@ -32,6 +32,7 @@ from datahub.pack.fetch import Options, Target, check_name, of_manifest, pack_fi
 from datahub.pack.inventory import Container, Inventory
 from datahub.pack.listed import LARGEST, Listed
 from datahub.pack.own import tables
+from datahub.pack.own.objects import task_of
 from datahub.pack.own.values import text
 from datahub.pack.run import Part
 from datahub.registry.parse import digest_of
@@ -60,13 +61,17 @@ class _Row(msgspec.Struct, array_like=True):
     """SHA-256 of the image: content is part of what tells two datasets apart."""
     label: int | str | None
     further: dict[str, Any]
+    members: dict[str, tuple[int, int, str]] = {}
+    """Fields with a member of their own: offset, size, SHA-256."""
 
 
 class Writer:
     """Write samples one by one; `close` packs them and publishes the dataset, all or nothing.
 
-    ``fields``: name -> type, of ``image`` (always), ``label``, ``int``, ``float``, ``text``, ``json``. ``classes``: in
-    the order of their labels; without them they are the labels' names, sorted. Several processes write one dataset as
+    ``fields``: name -> type, of ``image`` (always), ``label``, ``int``, ``float``, ``text``, ``json``, ``bytes``; with
+    a row an object ``boxes`` (``boxes:xywh``), ``labels``, ``ints``, ``floats``, ``keypoints``, ``visibility`` and
+    ``masks``; and ``mask``, a class number a pixel: see `datahub.store.typed`. ``classes``: in the order of their
+    labels; without them they are the labels' names, sorted. Several processes write one dataset as
     ``part="1/4"`` to ``"4/4"``: the last of them to close publishes. Left by an exception, a writer throws away what it
     wrote. Threads may share one.
     """
@@ -88,6 +93,7 @@ class Writer:
         self.path: Path | None = None
         """The packed variant, once it is published by this writer."""
         self._fields = authored.fields(fields)
+        self._specs = authored.specs(self._fields)
         self._classes = authored.classes(classes)
         check_name(self.ref, settings)
         self._settings, self._listener = settings, listener
@@ -131,7 +137,7 @@ class Writer:
         data = authored.encoded(image)
         look = _looked(data, source)
         found = authored.label(label, "label" in self._fields, self._classes)
-        values = self._further(further)
+        values, members = authored.further(self._specs, further, (look.height, look.width), self._classes)
         if source is not None and (not isinstance(source, str) or text(source) != source):
             raise BadArgument("source", source, "is not a text that UTF-8 holds")
         with self._guard:
@@ -141,10 +147,17 @@ class Writer:
             try:
                 offset = self._file.tell()
                 self._file.write(data)
+                places = {field: self._put(file) for field, file in members.items()}
             except OSError as error:
                 raise from_oserror(error, self._folder) from error
             self._seen.add((split, name))
-            self._rows.append(_Row(split, name, offset, len(data), look.format, sha256_hex(data), found, values))
+            row = _Row(split, name, offset, len(data), look.format, sha256_hex(data), found, values, places)
+            self._rows.append(row)
+
+    def _put(self, data: bytes) -> tuple[int, int, str]:
+        offset = self._file.tell()
+        self._file.write(data)
+        return offset, len(data), sha256_hex(data)
 
     def close(self) -> Path | None:
         """Publish; returns the variant's folder, or None where other parts are not closed yet.
@@ -203,17 +216,6 @@ class Writer:
         else:
             self.discard()
 
-    def _further(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The further fields' values as they are stored."""
-        for name in given:
-            if name not in self._fields:
-                raise BadArgument(name, given[name], "is not one of the fields", f"they are {', '.join(self._fields)}")
-        kinds = {name: kind for name, kind in self._fields.items() if name not in ("image", "label")}
-        for name, kind in kinds.items():
-            if name not in given:
-                raise BadArgument(name, None, "is missing", f"it is a field of type {kind}")
-        return {name: authored.value(name, kind, given[name]) for name, kind in kinds.items()}
-
     def _publish(self, folders: Sequence[Path]) -> Path:
         wanted = self._target(self._gathered(folders))
         found = pack_files(wanted, (), self._settings, self._options, self._listener)
@@ -226,7 +228,7 @@ class Writer:
             version=self.ref.version or "1.0",
             title=self.ref.name,
             licence=Licence(note="the writer's own data"),
-            task="image-classification" if "label" in self._fields else "images",
+            task=task_of(self._specs),
             classes=list(source.classes() or []),
             splits=dict(source.splits()),
             tried=Tried(how="published files"),
@@ -261,12 +263,14 @@ class Writer:
             labels=[row.label for row in own] if "label" in self._fields else None,
             classes=self._classes,
             splits=[row.split for row in own],
-            further={
-                name: [row.further[name] for row in own] for name in self._fields if name not in ("image", "label")
-            },
+            further={name: [row.further[name] for row in own] for name in own[0].further},
             kinds={name: kind for name, kind in self._fields.items() if name not in ("image", "label")},
+            members={name: _members(rows, name) for name in own[0].members},
         )
-        told = [(row.split, row.source, row.digest, row.label, row.further) for row in own]
+        told = [
+            (row.split, row.source, row.digest, row.label, {**row.further, **{n: m[2] for n, m in row.members.items()}})
+            for row in own
+        ]
         facts = {"kind": "written", "rows": sha256_hex(msgspec.json.encode(told, order="sorted"))}
         return tables.write(self._building / "samples", there, made, None, facts, [])
 
@@ -281,18 +285,27 @@ def _looked(data: bytes, source: str | None) -> images.Looks:
 
 
 def _table(rows: Sequence[tuple[str, str, int, _Row]]) -> pa.Table:
-    own = [row for *_, row in rows]
-    sizes = [row.size for row in own]
+    """Where the images are, and their names."""
+    table = _places(rows, [(row.offset, row.size) for *_, row in rows])
+    return table.append_column("source", array([row.source for *_, row in rows], pa.string()))
+
+
+def _members(rows: Sequence[tuple[str, str, int, _Row]], name: str) -> pa.Table:
+    """Where the files of a field are."""
+    return _places(rows, [row.members[name][:2] for *_, row in rows])
+
+
+def _places(rows: Sequence[tuple[str, str, int, _Row]], places: Sequence[tuple[int, int]]) -> pa.Table:
+    sizes = [size for _, size in places]
     columns: dict[str, Any] = {
         "container": [container for _, _, container, _ in rows],
-        "offset": [row.offset for row in own],
+        "offset": [offset for offset, _ in places],
         "stored": sizes,
         "size": sizes,
-        "method": [inventory.PLAIN] * len(own),
-        "crc": [0] * len(own),
-        "name": [row.source.encode("utf-8", "surrogateescape") for row in own],
+        "method": [inventory.PLAIN] * len(rows),
+        "crc": [0] * len(rows),
+        "name": [row.source.encode("utf-8", "surrogateescape") for *_, row in rows],
     }
-    table = pa.Table.from_arrays(
+    return pa.Table.from_arrays(
         [array(columns[each.name], each.type) for each in inventory.SCHEMA], schema=inventory.SCHEMA
     )
-    return table.append_column("source", array([row.source for row in own], pa.string()))

@@ -15,7 +15,7 @@ from datahub.pack.images import EXTENSIONS
 from datahub.pack.plan import PackPlan
 from datahub.pack.shard import Done
 from datahub.pack.stats import Sums
-from datahub.store import blocks, index, locate, record
+from datahub.store import blocks, index, locate, record, typed
 from datahub.store.arrow import array, numbers
 from datahub.store.blocks import FileDigests
 from datahub.store.paths import index_name, key_of, locate_name, offsets_name, wids_name
@@ -142,7 +142,7 @@ def _fields(packed: PackPlan, shards: dict[str, list[Done]]) -> dict[str, FieldS
         if name == "label":
             fields[name] = FieldSpec(type="label", extension="cls")
         elif name != "image":
-            fields[name] = FieldSpec(type=spec.type, extension="json")
+            fields[name] = spec if spec.type in typed.TYPES else FieldSpec(type=spec.type, extension="json")
     return fields
 
 

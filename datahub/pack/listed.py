@@ -4,7 +4,8 @@ Layouts decide which files are samples and what their labels are, once, and writ
 so that a source of a million samples travels as a folder's name.
 
 On disk: ``source.json`` (`About`) and ``<split>.arrow``: the columns of `inventory.SCHEMA`, ``source`` (the original
-name, for people), ``label`` where there are labels, and a column for each further field.
+name, for people), ``label`` where there are labels, and a column for each further field; for one with a member of its
+own those of `inventory.SCHEMA` again, as ``<field>/<column>``, null where a sample has none.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from datahub.core import atomic
 from datahub.core.errors import LayoutError, NotReadable, from_oserror
 from datahub.pack.inventory import DEFLATED, FILE, SCHEMA, Container, Inventory, read_table
 from datahub.pack.source import Chunk
+from datahub.pack.tar import BLOCK
+from datahub.store import index, typed
 from datahub.store.arrow import array, numbers
 from datahub.store.record import FieldSpec
 
@@ -34,7 +37,13 @@ LARGEST = 1 << 30
 """Bytes of an image file above which it is taken for damage, not for an image."""
 OPEN = 64
 """Archives a process keeps open."""
-TYPES = {"label": pa.int64(), "int": pa.int64(), "float": pa.float64(), "text": pa.string(), "json": pa.string()}
+_PAIRS = pa.list_(pa.list_(pa.float64()))
+TYPES = {
+    **{"label": pa.int64(), "int": pa.int64(), "float": pa.float64(), "text": pa.string(), "json": pa.string()},
+    **index.LISTS,
+    **{"boxes": _PAIRS, "keypoints": pa.list_(_PAIRS)},
+}
+"""Coordinates in 64 bits, for their decimals are as short as 32 bits allow, and stay so."""
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,19 +138,43 @@ class Listed:
     def estimate(self, split: str) -> NDArray[np.int64]:
         return self._column(split, "size").astype(np.int64)
 
+    def beside(self, split: str) -> NDArray[np.int64] | None:
+        """Bytes in the shard of what has members of its own, int64 (n,); None where nothing has."""
+        table, names = self._table(split), self._own
+        if not names:
+            return None
+        sizes = [np.array(table[f"{name}/size"].fill_null(0).to_pylist(), np.int64) for name in names]
+        found: NDArray[np.int64] = np.sum([BLOCK + -(-each // BLOCK) * BLOCK for each in sizes], axis=0, dtype=np.int64)
+        return found
+
     def read(self, split: str, indices: NDArray[np.int64]) -> Chunk:
         rows = self._table(split).take(array(indices, pa.int64()))
-        places = [rows[name].to_pylist() for name in SCHEMA.names]
-        files = [b""] * len(indices)
-        order = np.lexsort((numbers(rows["offset"]), numbers(rows["container"]))).tolist()
-        wanted = list(zip(*places, strict=True))
+        labels = numbers(rows["label"]) if "label" in self.about.fields else None
+        kinds = typed.kinds(self.about.fields)
+        return Chunk(
+            images=self._read(rows, ""),
+            labels=labels,
+            sources=rows["source"].to_pylist(),
+            scalars={name: rows[name].to_pylist() for name in kinds if name not in self._own},
+            members={name: self._read(rows, f"{name}/") for name in self._own},
+        )
+
+    @property
+    def _own(self) -> list[str]:
+        """Fields with a member of their own."""
+        return [name for name, kind in typed.kinds(self.about.fields).items() if kind in typed.MEMBERS]
+
+    def _read(self, rows: pa.Table, prefix: str) -> list[bytes]:
+        """The files that columns of `SCHEMA` behind ``prefix`` name; empty where they are null."""
+        wanted = list(zip(*(rows[prefix + name].to_pylist() for name in SCHEMA.names), strict=True))
+        files = [b""] * len(wanted)
+        there = [i for i, place in enumerate(wanted) if place[0] is not None]
+        order = sorted(there, key=lambda i: wanted[i][:2])
         for i in order:
             self._files.expect(*wanted[i][:3])
         for i in order:  # as they lie on the disk
             files[i] = self._files.read(*wanted[i])
-        labels = numbers(rows["label"]) if "label" in self.about.fields else None
-        scalars = {name: rows[name].to_pylist() for name in self.about.fields if name not in ("image", "label")}
-        return Chunk(images=files, labels=labels, sources=rows["source"].to_pylist(), scalars=scalars)
+        return files
 
     def _table(self, split: str) -> pa.Table:
         if split not in self._tables:

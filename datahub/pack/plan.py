@@ -25,7 +25,7 @@ from datahub.pack.recipes.published import Published
 from datahub.pack.source import Source
 from datahub.pack.stored import Stored
 from datahub.registry.schema import Manifest
-from datahub.store import record
+from datahub.store import record, typed
 from datahub.store.paths import building_dir, variant_dir
 from datahub.store.record import FieldSpec
 
@@ -208,6 +208,10 @@ def _digest(manifest: Manifest, variant: str, options: dict[str, Any], splits: d
 
 def _fields(source: Source, recipe: Recipe) -> dict[str, FieldSpec]:
     fields = dict(source.fields())
+    following = [name for name, spec in fields.items() if spec.type in typed.PLACES]
+    if following and named.MAX.fullmatch(recipe.name):
+        hint = "pack smaller images and their annotations, or use published or tiled"
+        raise BadArgument("variant", recipe.name, f"scales images, and {following[0]} would not follow", hint)
     extension = named.extension(recipe, fields["image"].extension)
     return {**fields, "image": FieldSpec(type="image", extension=extension)}
 
@@ -227,12 +231,16 @@ def _cut(source: Source, splits: dict[str, int], choices: Choices) -> tuple[tupl
     shards: list[ShardPlan] = []
     total = 0
     others = len(source.fields()) - 1
+    beside = getattr(source, "beside", None)
     for split, samples in splits.items():
         estimate = source.estimate(split)
         sizes = np.broadcast_to(named.sizes(choices.recipe, np.asarray(estimate, np.int64)), (samples,))
-        if source.random_access and np.ndim(estimate):
-            sizes = sizes[Permutation(samples, "pack", split)(np.arange(samples))]
+        extra = beside(split) if beside is not None else None
         rounded = tar.BLOCK + -(-sizes // tar.BLOCK) * tar.BLOCK
+        if extra is not None:
+            rounded = rounded + extra
+        if source.random_access and (np.ndim(estimate) or extra is not None):
+            rounded = rounded[Permutation(samples, "pack", split)(np.arange(samples))]
         ends = np.cumsum(rounded + (tar.member_bytes(LABEL_BYTES) if others else 0))
         split_bytes = int(ends[-1]) if samples else 0
         count = min(samples, max(-(-split_bytes // choices.shard_bytes), MIN_SHARDS))

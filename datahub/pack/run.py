@@ -24,6 +24,7 @@ from datahub.pack.plan import PackPlan
 from datahub.pack.shard import Done, Task, begin, finished, pack
 from datahub.pack.source import Source
 from datahub.store import record as records
+from datahub.store import typed
 from datahub.store.paths import pack_lock, part_lock, variant_dir
 from datahub.store.record import Record
 
@@ -234,7 +235,8 @@ def tasks(plan: PackPlan) -> list[Task]:
             samples=plan.splits[each.split],
             permuted=plan.shuffle,
             extension=EXTENSIONS.get(image.extension, image.extension),
-            scalars={name: spec.type for name, spec in plan.fields.items() if name not in ("image", "label")},
+            scalars={name: kind for name, kind in typed.kinds(plan.fields).items() if kind not in typed.MEMBERS},
+            members={name: spec for name, spec in plan.fields.items() if spec.type in typed.MEMBERS},
             classes=len(plan.classes),
             stats=plan.options["stats"],
             recipe=plan.recipe,

@@ -7,7 +7,6 @@ A task leaves ``<shard>.tar`` and ``<shard>.tar.idx`` in ``out/`` and, last, ``<
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from datahub.core.errors import LayoutError
 from datahub.order.permutation import Permutation
 from datahub.pack import images, tar
+from datahub.pack.beside import Beside
 from datahub.pack.ground import Ground, put
 from datahub.pack.recipes import Made, Recipe
 from datahub.pack.source import Chunk, Source
@@ -28,6 +28,7 @@ from datahub.pack.stats import Sums, chosen
 from datahub.pack.writer import HashedWriter
 from datahub.store import blocks, index
 from datahub.store.paths import key_of, offsets_name, shard_name
+from datahub.store.record import FieldSpec
 
 CHUNK_SAMPLES = 512
 CHUNK_BYTES = 8 << 20
@@ -52,7 +53,9 @@ class Task:
     extension: str
     """Of the image members."""
     scalars: dict[str, str]
-    """Further fields, each with its type as the record calls it."""
+    """Further fields of the ``.json``, each with its type as the record calls it."""
+    members: dict[str, FieldSpec]
+    """Fields with a member of their own."""
     classes: int
     stats: str
     """``sample``, ``full`` or ``none``."""
@@ -139,8 +142,9 @@ class _Image(NamedTuple):
 class _Packing:
     def __init__(self, task: Task, source: Source) -> None:
         self.task, self.source = task, source
+        self.beside = Beside(task.scalars, task.members)
         self.columns: dict[str, list[Any]] = {
-            name: [] for name in index.columns(list(task.scalars), "label" in source.fields())
+            name: [] for name in index.columns(list(task.scalars), "label" in source.fields(), self.beside.stems)
         }
         self.heads: list[int] = []
         self.sums = Sums()
@@ -225,7 +229,8 @@ class _Packing:
         columns = self.columns
         for each in found:
             own = {name: values[each.at] for name, values in scalars.items()}
-            self._member(writer, each, None if labels is None else labels[each.at], own)
+            self._member(writer, each, None if labels is None else labels[each.at])
+            self._further(writer, each.row, own, {name: files[each.at] for name, files in chunk.members.items()})
             columns["source"].append(chunk.sources[each.at])
             for name, value in own.items():
                 columns[name].append(value)
@@ -249,6 +254,7 @@ class _Packing:
         """Images of a source that holds encoded files."""
         for at, (row, made) in enumerate(zip(rows.tolist(), self.task.recipe.transform(files), strict=True)):
             look, damage = self._checked(made, bool(sampled[at]))
+            damage = damage or self.beside.damage({name: each[at] for name, each in chunk.members.items()}, look)
             if damage and not self._admits(row, chunk.sources[at], damage):
                 continue
             if made.kept:
@@ -285,7 +291,15 @@ class _Packing:
             return False
         return True
 
-    def _member(self, writer: HashedWriter, image: _Image, label: int | None, scalars: dict[str, Any]) -> None:
+    def _further(self, writer: HashedWriter, row: int, values: dict[str, Any], files: dict[str, bytes]) -> None:
+        """The members behind image and label."""
+        for stem, extension, data in self.beside.files(values, files):
+            if f"{stem}_offset" in self.columns:
+                self.columns[f"{stem}_offset"].append(writer.bytes + tar.BLOCK)
+                self.columns[f"{stem}_size"].append(len(data))
+            self._put(writer, f"{key_of(self.task.split, row)}.{extension}", data)
+
+    def _member(self, writer: HashedWriter, image: _Image, label: int | None) -> None:
         key, data = key_of(self.task.split, image.row), image.data
         columns = self.columns
         self.heads.append(writer.bytes)
@@ -304,8 +318,6 @@ class _Packing:
             columns["label_offset"].append(writer.bytes + tar.BLOCK)
             columns["label_size"].append(len(text))
             self._put(writer, f"{key}.cls", text)
-        if scalars:
-            self._put(writer, f"{key}.json", _document(scalars, self.task.scalars))
 
     @staticmethod
     def _put(writer: HashedWriter, name: str, data: bytes) -> None:
@@ -316,15 +328,6 @@ class _Packing:
         writer.put(head)
         writer.put(data)
         writer.put(tail)
-
-
-def _document(scalars: dict[str, Any], kinds: dict[str, str]) -> bytes:
-    """The sample's ``.json``: further fields by name; those of type json are stored as the values they say."""
-    values = {
-        name: json.loads(value) if kinds[name] == "json" and value is not None else value
-        for name, value in scalars.items()
-    }
-    return json.dumps(values, sort_keys=True, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def _list(values: Any) -> list[Any]:

@@ -22,7 +22,10 @@ class Chunk:
     sources: list[str]
     """The original name of each sample, for people."""
     scalars: Mapping[str, np.ndarray | list[Any]] = field(default_factory=dict)
-    """Further columns by field name: n ints, floats or strings (of type json: JSON texts), None where there is none."""
+    """Further columns by field name: n ints, floats or strings (of type json: JSON texts), None where there is none;
+    of a type with a row an object n lists of rows, see `datahub.store.typed`."""
+    members: Mapping[str, list[bytes]] = field(default_factory=dict)
+    """Fields that have a member of their own: n files, empty where there is none."""
     sizes: np.ndarray | None = None
     """int64 (n, 2), width and height, where known for encoded images."""
 
@@ -47,7 +50,8 @@ class Source(Protocol):
         ...
 
     def fields(self) -> Mapping[str, FieldSpec]:
-        """First ``image``; ``label`` where there are labels; others are ``int``, ``float``, ``text`` or ``json``."""
+        """First ``image``; ``label`` where there are labels; others are ``int``, ``float``, ``text``, ``json``, or of
+        a type of `datahub.store.typed`."""
         ...
 
     def estimate(self, split: str) -> int | np.ndarray:

@@ -99,6 +99,7 @@ def target_of(
 def _own(scheme: str, location: str, ref: Ref, settings: Settings, reading: Reading, listener: Listener) -> Target:
     from datahub.pack import own
     from datahub.pack.fetch import scratch
+    from datahub.pack.own.objects import task_of
 
     if not location:
         raise BadArgument("source", f"{scheme}:", "says no place", f"write {scheme}:PATH")
@@ -109,7 +110,7 @@ def _own(scheme: str, location: str, ref: Ref, settings: Settings, reading: Read
         version=ref.version or "1.0",
         title=ref.name,
         licence=Licence(note="the packer's own data"),
-        task="image-classification" if "label" in source.fields() else "images",
+        task=task_of(source.fields()),
         classes=list(source.classes() or []),
         words=list(source.words()),
         splits=dict(source.splits()),

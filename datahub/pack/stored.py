@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from datahub.core.refs import Ref
 from datahub.pack.source import Chunk
 from datahub.store import record as records
+from datahub.store import typed
 from datahub.store.dataset import Dataset
 from datahub.store.record import FieldSpec, Record
 
@@ -56,13 +57,19 @@ class Stored:
     def read(self, split: str, indices: NDArray[np.int64]) -> Chunk:
         found = self._dataset[split]
         rows = found.locate[indices]
-        further = [name for name in self._dataset.fields if name not in ("image", "label")]
+        kinds = typed.kinds(self._record.fields)
+        further = [name for name, kind in kinds.items() if kind not in typed.MEMBERS]
         table = found.rows(indices, ["source", *further])
         return Chunk(
             images=[found.read(int(i)) for i in indices],
             labels=rows["label"].astype(np.int64) if "label" in self._record.fields else None,
             sources=table["source"].to_pylist(),
             scalars={name: table[name].to_pylist() for name in further},
+            members={
+                name: [found.member(int(i), name) for i in indices]
+                for name, kind in kinds.items()
+                if kind in typed.MEMBERS
+            },
         )
 
     def facts(self) -> dict[str, Any]:

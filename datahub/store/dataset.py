@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from datahub.core.errors import DamagedImage, DamagedSample, NotReadable, RecordInvalid, UnknownSplit
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings
+from datahub.store import members
 from datahub.store.find import find
 from datahub.store.paths import key_of
 from datahub.store.record import Record, SplitEntry
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from datahub.store.where import Where
 
 Decode = Callable[[bytes], Any]
+
+SCALARS = ("int", "float", "text", "json")
+"""Types of fields whose values the index has."""
 
 MAX_DESCRIPTORS = 256
 """Shards of a split kept open; the rest are opened for each read, so that no process limit is met."""
@@ -47,7 +51,7 @@ class Elsewhere(Protocol):
 
 
 class Sample(Mapping[str, Any]):
-    """One sample: ``image`` (decoded if the dataset has a decoder, else bytes), ``label``, other scalars, its origin.
+    """One sample: ``image`` (decoded if the dataset has a decoder, else bytes), ``label``, other fields, its origin.
 
     Keys: the dataset's fields, then ``index`` (the row in the split), ``key``, ``source`` (the original name).
     """
@@ -70,14 +74,31 @@ class Sample(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if name == "image":
-            return self._decoded()
+            return self._image
         if name in ("index", "key"):
             return getattr(self, name)
         if name not in self._names():
             raise KeyError(name)
-        return int(self._split.locate[self.index]["label"]) if name == "label" else self._row[name]
+        return int(self._split.locate[self.index]["label"]) if name == "label" else self._further(name)
 
-    def _decoded(self) -> Any:
+    def _further(self, name: str) -> Any:
+        spec = self._split.dataset.record.fields.get(name)
+        if spec is not None and spec.type not in SCALARS:
+            return self._typed(name)
+        return self._row[name] if spec is None else members.plain(spec, self._row[name])
+
+    def _typed(self, name: str) -> Any:
+        """Read once: an annotation is looked at as often as one likes."""
+        if name not in self._values:
+            self._values[name] = members.value(self._split, self.index, name)
+        return self._values[name]
+
+    @cached_property
+    def _values(self) -> dict[str, Any]:
+        return {}
+
+    @cached_property
+    def _image(self) -> Any:
         decode = self._split.dataset.decode
         if decode is None:
             return self.encoded
@@ -142,10 +163,22 @@ class Split:
             raise RecordInvalid(str(path), f"has {len(rows)} rows, the record says {len(self)}")
         return rows
 
+    @cached_property
+    def beside(self) -> members.Places:
+        """Where the members beside image and label are."""
+        return members.Places(self)
+
     def read(self, index: int) -> bytes:
         """The image's bytes; raises `DamagedSample` where the shard does not hold all of them."""
         row = self.locate[index]
-        shard, offset, size = int(row["shard"]), int(row["offset"]), int(row["size"])
+        return self._read(index, int(row["shard"]), int(row["offset"]), int(row["size"]))
+
+    def member(self, index: int, stem: str) -> bytes:
+        """The bytes of another member: ``json``, or a field that has one of its own. Raises `DamagedSample`."""
+        offset, size = self.beside.of(stem)
+        return self._read(index, int(self.locate[index]["shard"]), int(offset[index]), int(size[index]))
+
+    def _read(self, index: int, shard: int, offset: int, size: int) -> bytes:
         if shard >= len(self.shards):
             raise DamagedSample(self.entry.locate, self.key(index), offset, f"there is no shard {shard}")
         path = self.shards[shard]
@@ -223,7 +256,8 @@ class Split:
     def _rows(self) -> RowReader:
         from datahub.store.index import RowReader
 
-        scalars = [name for name in self.dataset.fields if name not in ("image", "label")]
+        fields = self.dataset.record.fields
+        scalars = [name for name, spec in fields.items() if name != "label" and spec.type in SCALARS]
         return RowReader(self.dataset.file(self.entry.index), ["source", *scalars])
 
     def __getitem__(self, index: int) -> Sample:
@@ -271,6 +305,8 @@ class Dataset:
         elsewhere: Elsewhere | None = None,
     ) -> None:
         self.ref, self.path, self.record, self.decode, self.elsewhere = ref, path, record, decode, elsewhere
+        self.wrap: members.Wrap | None = None
+        """Makes what samples show of boxes, masks and keypoints; None: arrays."""
         self.splits: Mapping[str, Split] = {name: Split(self, name, entry) for name, entry in record.splits.items()}
 
     def __getitem__(self, split: str) -> Split:

@@ -27,11 +27,30 @@ ROW_GROUP = 16_384
 """Rows read for the sake of one."""
 
 
-def columns(scalars: Sequence[str], labelled: bool) -> list[str]:
-    """The columns of a split's index, in order. Offsets are of data, not of tar headers."""
+LISTS: Mapping[str, pa.DataType] = {
+    "boxes": pa.list_(pa.list_(pa.float32())),
+    "labels": pa.list_(pa.int64()),
+    "ints": pa.list_(pa.int64()),
+    "floats": pa.list_(pa.float64()),
+    "keypoints": pa.list_(pa.list_(pa.list_(pa.float32()))),
+    "visibility": pa.list_(pa.list_(pa.int64())),
+}
+"""Columns of the fields that have a row an object, by type."""
+
+
+def columns(scalars: Sequence[str], labelled: bool, stems: Sequence[str] = ()) -> list[str]:
+    """The columns of a split's index, in order. Offsets are of data, not of tar headers.
+
+    ``stems``: further members whose places it knows.
+    """
     label = ["label_offset", "label_size", "label"] if labelled else []
     image = ["image_offset", "image_size"]
-    return ["key", "source", "shard", *image, *label, *scalars, "width", "height", "format", "sha256"]
+    return ["key", "source", "shard", *image, *label, *places(stems), *scalars, "width", "height", "format", "sha256"]
+
+
+def places(stems: Sequence[str]) -> list[str]:
+    """The columns that say where members are."""
+    return [f"{stem}_{what}" for stem in stems for what in ("offset", "size")]
 
 
 def encode(columns: Mapping[str, Any], kinds: Mapping[str, str] | None = None) -> bytes:
@@ -69,6 +88,8 @@ def _array(values: Any, kind: pa.DataType) -> pa.Array:
 def _type(name: str, kinds: Mapping[str, str]) -> pa.DataType:
     if name in STRINGS or kinds.get(name) in ("text", "json"):
         return pa.string()
+    if kinds.get(name) in LISTS:
+        return LISTS[kinds[name]]
     if kinds.get(name) == "float":
         return pa.float64()
     return pa.int32() if name in NARROW else pa.int64()

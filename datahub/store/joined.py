@@ -99,6 +99,10 @@ class JoinedSplit(Split):
         split, row = self._own(index)
         return split.read(row)
 
+    def member(self, index: int, stem: str) -> bytes:
+        split, row = self._own(index)
+        return split.member(row, stem)
+
     def row(self, index: int) -> dict[str, Any]:
         split, row = self._own(index)
         return split.row(row)
@@ -130,7 +134,7 @@ def common_fields(members: Sequence[Split], *, same_labels: bool) -> dict[str, F
     found = {}
     for name, spec in every[0].items():
         others = [fields[name] for fields in every if name in fields]
-        if len(others) == len(every) and all(each.type == spec.type for each in others):
+        if len(others) == len(every) and all((each.type, each.format) == (spec.type, spec.format) for each in others):
             alike = all(each.shape == spec.shape for each in others)
             found[name] = spec if alike else msgspec.structs.replace(spec, shape=None)
     labels = [fields["label"] for fields in every if "label" in fields]

@@ -18,7 +18,7 @@ from datahub.core import atomic
 from datahub.core.errors import RecordInvalid
 
 SCHEMA = 2
-"""2 added gaps, damaged samples, sizes, formats, duplicates and words."""
+"""2 added gaps, damaged samples, sizes, formats, duplicates, words, and the types of `datahub.store.typed`."""
 FILENAME = "dataset.json"
 BLOCKS = "blocks.bin"
 
@@ -44,12 +44,19 @@ class FieldSpec(_Frozen, frozen=True, kw_only=True):
     """One field of a sample."""
 
     type: str
-    """``image``, ``label`` (an int stored as text in the shard), or a field of the ``.json`` member: ``int``,
-    ``float``, ``text``, ``json``."""
+    """``image``, ``label`` (an int stored as text in the shard), a field of the ``.json`` member (``int``, ``float``,
+    ``text``, ``json``), or a type of `datahub.store.typed`."""
     extension: str
     """The tar member's extension, ``png``, ``jpg``, ``cls``."""
     shape: list[int] | None = None
-    """(H, W, C) where every image has it, else None."""
+    """(H, W, C) where every image has it, else None; of keypoints (K, 2), of visibility (K,)."""
+    format: str | None = None
+    """Of boxes: ``xyxy``, ``xywh`` or ``cxcywh``."""
+
+    @property
+    def identity(self) -> list[str]:
+        """What of it decides the samples."""
+        return [self.type, self.extension, *([self.format] if self.format else [])]
 
 
 class ShardEntry(_Frozen, frozen=True, kw_only=True):
@@ -159,7 +166,7 @@ def fingerprint(split: str, fields: dict[str, FieldSpec], block: int, shards: li
     """``sha256:...`` over what decides a split's samples and their place; ``shards`` are (samples, sha256) in order."""
     facts = {
         "split": split,
-        "fields": {name: [spec.type, spec.extension] for name, spec in sorted(fields.items())},
+        "fields": {name: spec.identity for name, spec in sorted(fields.items())},
         "block": block,
         "shards": [[samples, digest] for samples, digest in shards],
     }

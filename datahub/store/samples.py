@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import warnings
 from collections.abc import Iterator, Set
@@ -19,9 +18,10 @@ from PIL import Image
 
 from datahub.core.errors import DatahubError, Problem
 from datahub.core.events import Listener, Progress
-from datahub.store import index
+from datahub.store import index, typed
 from datahub.store.find import Located
 from datahub.store.locate import Rows, open_rows
+from datahub.store.members import check_further
 from datahub.store.paths import key_of, offsets_name
 from datahub.store.record import FILENAME, SplitEntry
 
@@ -83,8 +83,9 @@ def _tables(located: Located, name: str, split: SplitEntry, problems: list[Probl
     if len(found) != 2:
         return None
     tables = _Tables(found[0], found[1], frozenset(each.key for each in split.damaged))
-    scalars = [each for each in located.record.fields if each not in ("image", "label")]
-    expected = index.columns(scalars, "label" in located.record.fields)
+    kinds = typed.kinds(located.record.fields)
+    scalars = [each for each, kind in kinds.items() if kind not in typed.MEMBERS]
+    expected = index.columns(scalars, "label" in located.record.fields, typed.stems(kinds))
     missing = [column for column in expected if column not in tables.index.column_names]
     if missing:
         problems.append(Problem(split.index, f"has no column {', '.join(missing)}"))
@@ -191,7 +192,7 @@ class _Shard:
             raise _Damage(f"its image is {len(image)} bytes at {offset}, not as the index says")
         if "label" in fields and members[f"{key}.{fields['label'].extension}"][1] != b"%d" % row["label"]:
             raise _Damage(f"its label member is not {row['label']}, as the index says")
-        self._scalars(key, members, row)
+        self._further(key, members, row)
         if hashlib.sha256(image).hexdigest() != row["sha256"]:
             raise _Damage("the SHA-256 of its image is not as the index says")
         if key not in self.tables.damaged:
@@ -200,17 +201,12 @@ class _Shard:
     def _key(self, at: int) -> str:
         return key_of(self.split, self.entry.number(self.first + at))
 
-    def _scalars(self, key: str, members: dict[str, tuple[int, bytes]], row: dict[str, Any]) -> None:
-        for name, spec in self.located.record.fields.items():
-            if spec.type in ("image", "label"):
-                continue
-            try:
-                found = json.loads(members[f"{key}.{spec.extension}"][1])[name]
-            except (ValueError, KeyError, TypeError) as error:
-                raise _Damage(f"its {spec.extension} member does not hold {name}") from error
-            expected = json.loads(row[name]) if spec.type == "json" and row[name] is not None else row[name]
-            if found != expected and found == found:  # NaN differs from itself
-                raise _Damage(f"its {name} is {found}, the index says {row[name]}")
+    def _further(self, key: str, members: dict[str, tuple[int, bytes]], row: dict[str, Any]) -> None:
+        found = {name.removeprefix(f"{key}."): member for name, member in members.items()}
+        try:
+            check_further(self.located.record.fields, found, row, whole=key not in self.tables.damaged)
+        except ValueError as error:
+            raise _Damage(str(error)) from error
 
 
 def _members(data: bytes, start: int) -> dict[str, tuple[int, bytes]]:

@@ -18,6 +18,8 @@ class BatchTransform(ABC):
 
     casts = True
     """Whether it makes the dtype that is asked for; what only moves pixels does not."""
+    still = False
+    """Whether every pixel stays where it was, so that boxes and masks may, too."""
 
     @abstractmethod
     def __call__(self, images: Images, dtype: torch.dtype | None = None, draws: Draws | None = None) -> Images:

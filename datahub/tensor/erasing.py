@@ -30,6 +30,7 @@ class RandomErasing(Drawn):
     ratio: tuple[float, float]
     value: tuple[float, ...]
     floats = True
+    still = True
 
     def __init__(
         self,

@@ -38,6 +38,7 @@ class ColorJitter(Staged):
     contrast: Range | None
     saturation: Range | None
     hue: Range | None
+    still = True
 
     def __init__(
         self,
@@ -70,6 +71,7 @@ class RandomGrayscale(Drawn):
 
     p: float = 0.1
     channels = (1, 3)
+    still = True
 
     def __post_init__(self) -> None:
         probability(self.p)
@@ -92,6 +94,7 @@ class GaussianBlur(Drawn):
 
     kernel_size: tuple[int, int]
     sigma: Range
+    still = True
 
     def __init__(self, kernel_size: int | Sequence[int], sigma: float | Sequence[float] = (0.1, 2.0)) -> None:
         object.__setattr__(self, "kernel_size", odd_sides("kernel_size", kernel_size))

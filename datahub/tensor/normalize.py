@@ -25,6 +25,8 @@ class Normalize(BatchTransform):
     are that, rounded. One value stands for every channel. Raises `BadArgument`.
     """
 
+    still = True
+
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         if not self.mean or len(self.mean) != len(self.std):

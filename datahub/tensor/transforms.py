@@ -15,6 +15,7 @@ from datahub.tensor.compose import Compose
 from datahub.tensor.crops import CenterCrop, RandomResizedCrop, Resize
 from datahub.tensor.decoding import Decode
 from datahub.tensor.erasing import RandomErasing
+from datahub.tensor.geometry import SanitizeBoundingBoxes
 from datahub.tensor.jitter import ColorJitter, GaussianBlur, RandomGrayscale
 from datahub.tensor.moves import RandomCrop, RandomHorizontalFlip, RandomVerticalFlip
 from datahub.tensor.normalize import Normalize, Scale
@@ -40,6 +41,7 @@ __all__ = [
     "RandomRotation",
     "RandomVerticalFlip",
     "Resize",
+    "SanitizeBoundingBoxes",
     "Scale",
     "TrivialAugmentWide",
 ]

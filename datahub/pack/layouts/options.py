@@ -18,6 +18,7 @@ TAKEN = frozenset(
     (
         *("image", "key", "source", "shard", "offset", "size", "width", "height", "format", "sha256"),
         *("image_offset", "image_size", "label_offset", "label_size"),
+        *("json_offset", "json_size"),
         *("index", "valid", "n_global"),
     )
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from datahub.pack import listed, pictures
 from datahub.pack.inventory import Inventory
 from datahub.pack.layouts import options as opt
 from datahub.pack.listed import TYPES, Listed
+from datahub.pack.own import objects
 from datahub.pack.own.values import integer, missing, text, typed
 from datahub.pack.splitting import Shares, assign
 from datahub.store.arrow import array
-from datahub.store.record import FieldSpec
 
 FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval", "extra", "unlabeled"}
 """Names of folders, files and values that are taken for splits where all of them are."""
@@ -44,8 +44,10 @@ class Rows:
     """The classes in order, where the source says so; else they are the labels' names, sorted."""
     splits: list[str] | None = None
     further: dict[str, list[Any]] = field(default_factory=dict)
-    kinds: Mapping[str, str] | None = None
-    """The further fields' types, where they are known; else they are found from the values."""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """The further fields' types, where they are known; the others' are found from the values."""
+    members: Mapping[str, pa.Table] = field(default_factory=dict)
+    """Of the fields with a member of their own: the inventory's columns, null where a sample has none."""
     places: Sequence[str] = ()
     """Where each sample is told of ("row 17"), for errors; empty: by its source."""
 
@@ -65,18 +67,26 @@ def write(
         raise LayoutError(str(rows.path), "", "has no rows")
     fields = {"image": pictures.image_field(rows.names)}
     classes: list[str] | None = None
-    if rows.labels is not None:
-        numbers, classes = numbered(rows)
+    numbers, further = rows.labels, dict(rows.further)
+    if rows.labels is not None or objects.label_fields(rows):
+        numbers, further, classes = _all_numbered(rows)
+        notes.append(f"{len(classes)} classes: {_some(classes)}")
+    if numbers is not None:
         table = table.append_column("label", array(numbers, pa.int64()))
         fields["label"] = pictures.LABEL
-        notes.append(f"{len(classes)} classes: {_some(classes)}")
-    for name, values in rows.further.items():
-        kind, made = typed(values) if rows.kinds is None else (rows.kinds[name], values)
+    for name, values in further.items():
+        kind, made = (rows.kinds[name], values) if name in rows.kinds else typed(values)
         opt.field_name(name, "columns")
-        table = table.append_column(name, array(made, TYPES[kind]))
-        fields[name] = FieldSpec(type=kind, extension="json")
-    if rows.further:
-        notes.append("fields: " + ", ".join(f"{name} ({fields[name].type})" for name in rows.further))
+        fields[name] = objects.field_of(name, kind, made)
+        table = table.append_column(name, array(made, TYPES[fields[name].type]))
+    for name, places in rows.members.items():
+        fields[name] = objects.field_of(name, rows.kinds[name], [])
+        for column in places.column_names:
+            table = table.append_column(f"{name}/{column}", places[column])
+    told = [name for name in fields if name not in ("image", "label")]
+    if told:
+        notes.append("fields: " + ", ".join(f"{name} ({fields[name].type})" for name in told))
+    objects.check_columns(fields)
     tables = _split(table, rows, shares, notes)
     pictures.unique(rows.path, tables)
     return listed.write(folder, there, tables, classes=classes, fields=fields, facts=facts, notes=notes)
@@ -84,6 +94,18 @@ def write(
 
 def _some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _all_numbered(rows: Rows) -> tuple[list[int] | None, dict[str, list[Any]], list[str]]:
+    """The samples' labels and the further fields, classes as numbers, and the classes."""
+    if not objects.label_fields(rows):
+        numbers, classes = numbered(rows)
+        return numbers, dict(rows.further), classes
+    labels, places = objects.pooled(rows)
+    if not labels:
+        return rows.labels, dict(rows.further), list(rows.classes or [])
+    numbers, classes = numbered(replace(rows, labels=labels, places=places))
+    return *objects.numbered(rows, numbers), classes
 
 
 def numbered(rows: Rows) -> tuple[list[int], list[str]]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from datahub.tensor.annotations import alike
 from datahub.tensor.decode import Encoded
 from datahub.tensor.device.lanes import Lane, on_device
 from datahub.tensor.device.packing import ALIGNED, Packing
@@ -50,7 +51,7 @@ class Cargo:
         if begin == end:
             return self._tree
         views = iter(self._packing.views(on_device(self._stage[begin:end], device)))
-        return mapped(self._tree, lambda _: next(views))
+        return mapped(self._tree, lambda staged: alike(next(views), staged))
 
     def upload(self, numbers: NDArray[np.int64], device: torch.device) -> torch.Tensor:
         """``numbers`` on the device, in the lane's order. There is room for them once."""

@@ -1,0 +1,56 @@
+"""The members that stand beside an image and its label: the ``.json`` of further fields, masks, bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from datahub.pack.images import Looks
+from datahub.store import typed
+from datahub.store.record import FieldSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """``scalars``: the fields of the ``.json``, each with its type; ``members``: those with a member of their own."""
+
+    scalars: Mapping[str, str]
+    members: Mapping[str, FieldSpec]
+
+    @property
+    def stems(self) -> list[str]:
+        """Members whose places the index knows."""
+        return typed.stems({**self.scalars, **{name: spec.type for name, spec in self.members.items()}})
+
+    def files(self, values: Mapping[str, Any], files: Mapping[str, bytes]) -> Iterator[tuple[str, str, bytes]]:
+        """(stem, extension, data) of a sample's members, in their order."""
+        if self.scalars:
+            yield typed.JSON, typed.JSON, document(values, self.scalars)
+        for name, spec in self.members.items():
+            yield name, spec.extension, files[name]
+
+    def damage(self, files: Mapping[str, bytes], look: Looks) -> str:
+        """Why a mask is not one of this image, "" where its header says nothing against it."""
+        for name, spec in self.members.items():
+            if spec.type == "mask" and files[name]:
+                try:
+                    height, width = typed.mask_size(files[name])
+                except ValueError as error:
+                    return f"{name} {error}"
+                if (height, width) != (look.height, look.width):
+                    return f"{name} is {width} x {height}, the image {look.width} x {look.height}"
+        return ""
+
+
+def document(values: Mapping[str, Any], kinds: Mapping[str, str]) -> bytes:
+    """The sample's ``.json``: further fields by name; those of type json are stored as the values they say."""
+    plain = {name: _value(kinds[name], value) for name, value in values.items()}
+    return json.dumps(plain, sort_keys=True, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def _value(kind: str, value: Any) -> Any:
+    if kind in typed.ROWS:
+        return [] if value is None else typed.plain(kind, value)
+    return json.loads(value) if kind == "json" and value is not None else value

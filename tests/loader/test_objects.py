@@ -1,0 +1,247 @@
+"""Boxes, masks and keypoints in batches: typed, read beside the images, and moved with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as F
+
+import datahub
+from datahub import transforms as T
+from datahub.core.errors import BadArgument, DamagedSample
+from datahub.core.refs import Ref
+from datahub.core.settings import Settings
+from datahub.loader.opening import open_dataset
+from datahub.loader.streaming import StreamingLoader
+from datahub.loader.torch_dataset import StreamingDataset
+from datahub.store.export import export
+from datahub.store.find import find
+from datahub.tensor.device.rehearsal import Rehearsal
+from datahub.tensor.draws import Draws
+from tests.loader.conftest import same
+from tests.pack.things import COUNT, FIELDS, check, write_things
+
+EVERY = (*FIELDS, "source", "index", "valid")
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    settings = Settings(home=tmp_path_factory.mktemp("things") / "home")
+    write_things(settings)
+    return settings
+
+
+def load(settings: Settings, **options: Any) -> StreamingLoader:
+    return StreamingLoader("things", settings=settings, **{"batch_size": 7, "num_workers": 2, "timeout": 60, **options})
+
+
+def rows(batches: Any) -> dict[int, dict[str, Any]]:
+    """Number of the sample -> its row."""
+    found = {}
+    for batch in batches:
+        for at, source in enumerate(batch["source"]):
+            found[int(source[3:])] = {name: value[at] for name, value in batch.items() if name != "n_global"}
+    return found
+
+
+def asked(**options: Any) -> dict[str, Any]:
+    """Every field, in dicts."""
+    return {"fields": EVERY, "batch_transform": lambda batch: dict(zip(EVERY, batch, strict=True)), **options}
+
+
+def plain(batch: dict[str, Any]) -> dict[str, Any]:
+    """Without what compares by identity."""
+    return {**batch, "mask": [each if each is not None else torch.zeros(0) for each in batch["mask"]]}
+
+
+def plain_rows(found: dict[int, dict[str, Any]]) -> list[Any]:
+    return [plain({name: [value] for name, value in found[number].items()}) for number in sorted(found)]
+
+
+def test_a_sample_is_typed(things: Settings) -> None:
+    sample = open_dataset("things", things)["train"][7]
+    size = tuple(sample["image"].shape[1:])
+    assert type(sample["boxes"]) is tv_tensors.BoundingBoxes and sample["boxes"].dtype == torch.float32
+    assert sample["boxes"].canvas_size == size and sample["boxes"].format == tv_tensors.BoundingBoxFormat.XYWH
+    assert type(sample["points"]) is tv_tensors.KeyPoints and sample["points"].canvas_size == size
+    assert type(sample["masks"]) is type(sample["mask"]) is tv_tensors.Mask
+    assert type(sample["kind"]) is torch.Tensor and sample["kind"].dtype == torch.int64
+    assert sample["image"] is sample["image"]
+    check(sample, int(sample["source"][3:]))
+
+
+def test_batches_show_what_was_written(things: Settings) -> None:
+    for workers in (0, 2):
+        with load(things, **asked(shuffle=True, num_workers=workers)) as loader:
+            found = rows(loader)
+        assert sorted(found) == list(range(COUNT))
+        for number, row in found.items():
+            check(row, number)
+            assert row["boxes"].canvas_size == tuple(row["image"].shape[1:]) == row["points"].canvas_size
+    batch = next(iter(load(things)))
+    assert {"image", "boxes", "kind", "score", "points", "masks", "mask", "index", "valid"} <= set(batch)
+    assert "raw" not in batch and "caption" not in batch
+    (boxes,) = next(iter(load(things, fields=("boxes",))))
+    assert [type(each) for each in boxes] == [tv_tensors.BoundingBoxes] * 7
+
+
+def expected(sample: Any, own: Draws) -> tuple[Callable[[Any], Any], torch.Tensor]:
+    """What torchvision makes of a sample's parts with these draws, and which of its objects stay."""
+    (left, top, width, height) = T.RandomResizedCrop(24).boxes(np.array([sample["image"].shape[1:]]), own)[0].tolist()
+    flipped = own.again(1).uniform("RandomHorizontalFlip")[0, 0] < 0.5
+
+    def made(each: Any) -> Any:
+        each = F.resized_crop(each, top, left, height, width, [24, 24])
+        return F.horizontal_flip(each) if flipped else each
+
+    return made, F.sanitize_bounding_boxes(made(sample["boxes"]))[1]
+
+
+def test_every_annotation_follows_its_image(things: Settings) -> None:
+    """The loader's rows are what torchvision makes of the sample with the same draws, wherever it is made."""
+    transform = T.Compose([T.RandomResizedCrop(24), T.RandomHorizontalFlip(), T.SanitizeBoundingBoxes(), T.Scale()])
+    options = asked(transform=transform, shuffle=True, seed=3, batch_size=10)
+    with load(things, **options) as loader:
+        batches = list(loader)
+    with load(things, **{**options, "num_workers": 0}) as loader:
+        loader.skip(2)
+        assert all(same(plain(a), plain(b)) for a, b in zip(loader, batches[2:], strict=True))
+    split, fewer = open_dataset("things", things)["train"], 0
+    for step, batch in enumerate(batches):
+        assert batch["image"].shape == (10, 3, 24, 24)
+        draws = Draws(3, 0, 10 * step + np.arange(10))
+        for at, index in enumerate(batch["index"].tolist()):
+            sample = split[index]
+            made, stay = expected(sample, draws.take(slice(at, at + 1)))
+            fewer += int((~stay).sum())
+            assert batch["boxes"][at].canvas_size == batch["points"][at].canvas_size == (24, 24)
+            for name in ("boxes", "points", "masks"):
+                assert torch.equal(batch[name][at], made(sample[name])[stay])
+            assert torch.equal(batch["kind"][at], sample["kind"][stay])
+            assert sample["mask"] is None or torch.equal(batch["mask"][at], made(sample["mask"]))
+            image = (batch["image"][at] * 255).round().to(torch.uint8)
+            assert (image.int() - made(sample["image"]).int()).abs().max() <= 1
+    assert fewer
+
+
+def test_objects_are_taken_out_of_what_a_batch_shows_without_its_boxes(things: Settings) -> None:
+    transform = T.Compose([T.Resize((24, 24)), T.SanitizeBoundingBoxes(min_size=8)])
+    (kinds, indices) = next(iter(load(things, fields=("kind", "index"), transform=transform, batch_size=COUNT)))
+    (boxes, kept) = next(iter(load(things, fields=("boxes", "kind"), transform=transform, batch_size=COUNT)))
+    assert [each.tolist() for each in kinds] == [each.tolist() for each in kept]
+    split = open_dataset("things", things)["train"]
+    assert sum(map(len, kinds)) == sum(map(len, boxes)) < sum(len(split[i]["kind"]) for i in indices.tolist())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_dataloaders_workers_hand_them_over(things: Settings, workers: int) -> None:
+    dataset = StreamingDataset("things", batch_size=7, shuffle=True, settings=things)
+    with load(things, shuffle=True) as loader:
+        ours = list(loader)
+    batches = list(DataLoader(dataset, batch_size=None, num_workers=workers))
+    assert len(batches) == len(ours)
+    for one, other in zip(batches, ours, strict=True):
+        assert one.state == other.state
+        for name in ("boxes", "masks", "points", "kind"):
+            assert all(torch.equal(a, b) and type(a) is type(b) for a, b in zip(one[name], other[name], strict=True))
+        assert one["boxes"][0].canvas_size == other["boxes"][0].canvas_size
+
+
+def test_a_mixture_and_a_source_elsewhere_show_them(things: Settings, settings: Settings, tmp_path: Path) -> None:
+    write_things(settings, ref="others@1.0", count=9)
+    export(find(things, Ref("things")), str(tmp_path / "there"))
+    write_things(settings)
+    mixed = datahub.mix({"things": 0.5, "others": 0.5})
+    with StreamingLoader(mixed, batch_size=6, settings=settings, **asked()) as loader:
+        for batch in loader:
+            for number, row in rows([batch]).items():
+                check(row, number)
+    remote = Settings(home=tmp_path / "elsewhere")
+    with load(remote, source=str(tmp_path / "there"), **asked()) as loader:
+        for number, row in rows(loader).items():
+            check(row, number)
+
+
+def test_what_cannot_be_followed_is_refused_where_it_is_asked_for(things: Settings) -> None:
+    with pytest.raises(BadArgument, match=r"transform='<lambda>': sees images alone, and boxes would not follow"):
+        load(things, transform=lambda image: image)
+    assert load(things, transform=lambda image: image, fields=("image", "kind", "raw"))
+
+    with pytest.raises(BadArgument, match="orient=True: turns images where boxes would not follow"):
+        load(things, transform=T.Decode(orient=True))
+
+    class Swirl(T.BatchTransform):
+        def __call__(self, images: Any, dtype: Any = None, draws: Any = None) -> Any:
+            return images
+
+    with pytest.raises(BadArgument, match="transform='Swirl': moves pixels where boxes cannot follow"):
+        load(things, transform=T.Compose([T.Resize(8), Swirl()]))
+
+
+def spoil(settings: Settings, source: str, member: str) -> tuple[int, int]:
+    """Damage a member of a sample; returns the sample's row, and where the member is."""
+    split = open_dataset("things", settings)["train"]
+    row = next(row for row in range(len(split)) if split[row]["source"] == source)
+    offset, size = (int(each[row]) for each in split.beside.of(member))
+    with split.shards[int(split.locate[row]["shard"])].open("r+b") as file:
+        file.seek(offset + size // 2)
+        file.write(b"\xff" * 4)
+    return row, offset
+
+
+@pytest.mark.parametrize("member", ["masks", "mask", "json"])
+def test_a_damaged_annotation_is_an_error_or_set_aside(settings: Settings, member: str) -> None:
+    write_things(settings)
+    with load(settings, batch_size=COUNT) as loader:
+        whole = next(iter(loader))
+    row, offset = spoil(settings, "it-003", member)
+    split = open_dataset("things", settings)["train"]
+    with pytest.raises(DamagedSample) as caught:
+        next(iter(load(settings)))
+        list(load(settings))
+    assert caught.value.key == split.key(row) and caught.value.offset == offset
+    with pytest.raises(DamagedSample, match=split.key(row)):
+        split[row]["mask" if member == "mask" else "masks" if member == "masks" else "boxes"]
+    with load(settings, batch_size=COUNT, on_error="quarantine") as loader:
+        batch = next(iter(loader))
+    assert batch["valid"].tolist() == [at != row for at in range(COUNT)]
+    assert not batch["image"][row].any()
+    assert len(batch["boxes"][row]) == len(batch["masks"][row]) == 0
+    for at in range(COUNT):
+        if at != row:
+            assert all(torch.equal(batch[name][at], whole[name][at]) for name in ("boxes", "masks"))
+
+
+def test_images_of_one_shape_are_resident_and_annotations_are_read(settings: Settings) -> None:
+    write_things(settings, size=(24, 30))
+    transform = T.Compose([T.RandomCrop(20, 4), T.RandomHorizontalFlip()])
+    options = asked(transform=transform, shuffle=True)
+    with load(settings, residency="host", **options) as host, load(settings, residency="stream", **options) as stream:
+        for one, other in zip(host, stream, strict=True):
+            assert same(plain(one), plain(other))
+    spoil(settings, "it-003", "masks")
+    options |= {"on_error": "quarantine"}
+    with load(settings, residency="host", **options) as host, load(settings, residency="stream", **options) as stream:
+        found = rows(host)
+        assert same(plain_rows(found), plain_rows(rows(stream)))
+    assert [number for number, row in found.items() if not row["valid"]] == [3] and not found[3]["image"].any()
+
+
+@pytest.mark.parametrize("size", [None, (24, 30)])
+@pytest.mark.parametrize("chain", [None, [T.RandomResizedCrop(20), T.RandomHorizontalFlip(), T.Scale()]])
+def test_a_devices_batches_carry_them(settings: Settings, size: tuple[int, int] | None, chain: Any) -> None:
+    write_things(settings, size=size)
+    spoil(settings, "it-003", "masks")
+    options = asked(transform=chain and T.Compose(chain), shuffle=True, on_error="quarantine", batch_size=10)
+    with load(settings, device=Rehearsal(), **options) as device, load(settings, **options) as host:
+        for one, other in zip(device, host, strict=True):
+            assert same(plain(one), plain(other))
+            assert [type(each) for each in one["boxes"]] == [tv_tensors.BoundingBoxes] * 10
+            assert [each.canvas_size for each in one["boxes"]] == [each.canvas_size for each in other["boxes"]]
