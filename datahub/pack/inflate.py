@@ -57,7 +57,7 @@ class Stream:
         self.at = 0
         """Decompressed bytes passed."""
         head = self._guarded(raw, 6)
-        self.kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
+        self.kind = kind_of(head)
         whole = _Rewound(head, raw)
         self._source: Reader = _Inflated(MACHINES[self.kind], whole) if self.kind else whole
 
@@ -104,6 +104,11 @@ class Stream:
 
     def fault(self, reason: str) -> LayoutError:
         return LayoutError(self.path, self.place, reason)
+
+
+def kind_of(head: bytes) -> str:
+    """The compression that the first six bytes tell, "" for none."""
+    return next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
 
 
 class _Rewound:

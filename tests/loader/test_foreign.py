@@ -174,7 +174,7 @@ class TestTheIndex:
     def test_is_made_anew_of_what_changed_alone(self, make, folder, monkeypatch):
         before, scanned = make(), []
         scan = indexing.scan
-        monkeypatch.setattr(indexing, "scan", lambda window, shown: scanned.append(shown) or scan(window, shown))
+        monkeypatch.setattr(indexing, "scan", lambda shard: scanned.append(shard.path) or scan(shard))
         path = folder / "train-000001.tar"
         path.write_bytes(tar([member for number in range(9) for member in sample(100 + number)]))
         after = make()
@@ -247,9 +247,9 @@ class TestWhatIsWrong:
     def test_shards_that_change_while_they_are_scanned(self, make, web, monkeypatch):
         scan = indexing.scan
 
-        def changing(window, shown):
+        def changing(shard):
             web.paths["/a/train-000000.tar"].etag = '"other"'
-            return scan(window, shown)
+            return scan(shard)
 
         monkeypatch.setattr(indexing, "scan", changing)
         with pytest.raises(OriginChanged, match=r"train-000000\.tar"):

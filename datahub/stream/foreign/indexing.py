@@ -105,22 +105,22 @@ class Indexing:
 
     def _scan_local(self, shard: Facts) -> None:
         try:
-            with local_bytes(shard.named.url) as window:
-                found = scan(window, shard.named.shown)
+            with local_bytes(shard.named.url) as opened:
+                found = scan(opened)
         except OSError as error:
             raise NotReadable(shard.named.url, error.strerror or str(error)) from error
         self._check_same(shard)
-        parts.write(parts.path_of(self._settings, shard), found, window.seen, b"")
+        parts.write(parts.path_of(self._settings, shard), found, opened.seen, b"")
 
     def _scan_streamed(self, shard: Facts) -> None:
-        window = StreamedBytes(shard.size, self._fetch(shard), self._fetching)
+        coming = StreamedBytes(shard.named.shown, shard.size, self._fetch(shard), self._fetching)
         try:
-            found = scan(window, shard.named.shown)
-            raw = window.finish()
+            found = scan(coming)
+            raw = coming.finish()
         finally:
-            window.drop()
+            coming.drop()
         self._check_same(shard)
-        parts.write(parts.path_of(self._settings, shard), found, window.seen, raw)
+        parts.write(parts.path_of(self._settings, shard), found, coming.seen, raw)
 
     def _fetch(self, shard: Facts) -> Callable[[int], tuple[Data, bytes]]:
         name = shard.named.name

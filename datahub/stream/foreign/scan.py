@@ -17,12 +17,11 @@ from typing import Any, NamedTuple
 from datahub.core.errors import LayoutError
 from datahub.pack import untar
 from datahub.pack.images import look
-from datahub.pack.inflate import Stream
 from datahub.pack.members import DEFAULT, Member
 from datahub.pack.own.values import document
 from datahub.pack.own.webdatasets import IMAGES, TEXT
 from datahub.stream.foreign.naming import unpack
-from datahub.stream.foreign.windows import LocalBytes, StreamedBytes
+from datahub.stream.foreign.windows import ShardBytes
 
 NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)
 META = re.compile(r"__[^/]*__($|/)")
@@ -85,20 +84,20 @@ class Scanned:
     """Fields of samples without image, and how often."""
 
 
-def scan(window: LocalBytes | StreamedBytes, shown: str) -> Scanned:
+def scan(shard: ShardBytes) -> Scanned:
     """Raises `LayoutError` or `UnsafeArchive` naming the shard and the member, and what reading raises."""
-    stream = Stream(window, shown)
-    if stream.kind:
-        raise LayoutError(shown, "", f"is compressed ({stream.kind}): no sample can be read by itself", unpack(shown))
+    if shard.kind:
+        what = f"is compressed ({shard.kind}): no sample can be read by itself"
+        raise LayoutError(shard.path, "", what, unpack(shard.path))
     found = Scanned()
-    for sample in _samples(stream, window, shown):
-        _add(found, sample, shown)
+    for sample in _samples(shard):
+        _add(found, sample, shard.path)
     return found
 
 
-def _samples(stream: Stream, window: LocalBytes | StreamedBytes, shown: str) -> Iterator[Sample]:
+def _samples(shard: ShardBytes) -> Iterator[Sample]:
     current: Sample | None = None
-    for member in untar.walk(stream, DEFAULT):
+    for member in untar.walk(shard, DEFAULT):
         match = None if META.match(member.name) else NAME.fullmatch(member.name)
         if match is None:
             continue
@@ -108,27 +107,27 @@ def _samples(stream: Stream, window: LocalBytes | StreamedBytes, shown: str) -> 
                 yield current
             current = Sample(key)
         if kind in current:
-            raise LayoutError(shown, member.name, "is there twice")
-        _take(current, kind, member, window, shown)
+            raise LayoutError(shard.path, member.name, "is there twice")
+        _take(current, kind, member, shard)
     if current is not None:
         yield current
 
 
-def _take(sample: Sample, kind: str, member: Member, window: LocalBytes | StreamedBytes, shown: str) -> None:
+def _take(sample: Sample, kind: str, member: Member, shard: ShardBytes) -> None:
     if kind in IMAGES:
         if member.size > LARGEST:
-            raise LayoutError(shown, member.name, f"has {member.size} bytes, more than an image may")
-        sample.images[kind] = _image(kind, member, window)
+            raise LayoutError(shard.path, member.name, f"has {member.size} bytes, more than an image may")
+        sample.images[kind] = _image(kind, member, shard)
     elif kind in READ:
         if member.size > TEXT:
-            raise LayoutError(shown, member.name, f"has {member.size} bytes, too many for a text")
+            raise LayoutError(shard.path, member.name, f"has {member.size} bytes, too many for a text")
         sample.texts[kind] = member.read().decode("utf-8", "replace")
     else:
         member.read(min(member.size, HEAD))
         sample.others[kind] = member.offset, member.size
 
 
-def _image(kind: str, member: Member, window: LocalBytes | StreamedBytes) -> Image:
+def _image(kind: str, member: Member, shard: ShardBytes) -> Image:
     name, offset, size = member.name, member.offset, member.size
     head = member.read(min(size, HEAD))
     width, height, kind_found = _looks(head)
@@ -136,8 +135,8 @@ def _image(kind: str, member: Member, window: LocalBytes | StreamedBytes) -> Ima
         head += member.read(min(size, LONG_HEAD) - len(head))
         width, height, kind_found = _looks(head)
     digest = ""
-    if window.whole:
-        with window.unseen():
+    if shard.whole:
+        with shard.unseen():
             whole = sha256(head)
             whole.update(member.read())
             digest = whole.hexdigest()

@@ -14,29 +14,43 @@ from contextlib import contextmanager
 from hashlib import sha256
 
 from datahub.core.digests import BLOCK
-from datahub.pack.inflate import Window
+from datahub.pack.inflate import Stream, kind_of
 
 AHEAD = 4
 """Blocks of one shard that are fetched at once."""
+LOOK = 8 << 10
+"""Bytes read at once where fewer are asked for: a header, those that extend it, and the head of its member."""
+DIGEST = 64 << 10
+"""Bytes that are digested at once."""
 Fetched = Callable[[int], "tuple[bytes | memoryview, bytes]"]
 """Block number -> its bytes and their SHA-256."""
 
 
-class _Watched(Window):
-    """A window that digests what is read through it."""
+class ShardBytes(Stream):
+    """A stream of ``size`` bytes as they stand, that digests what is read of it and not what is skipped."""
 
-    def __init__(self, descriptor: int, size: int) -> None:
-        super().__init__(descriptor, 0, size)
-        self._seen, self._watching = sha256(), True
+    whole = False
+    """Whether all bytes pass through here, so that digests of images cost no further reads."""
+
+    def __init__(self, path: str, size: int) -> None:
+        self.path, self.place, self.at = path, "", 0
+        self._size = size
+        self._seen, self._looked, self._watching = sha256(), bytearray(), True
+        self.kind = kind_of(self._bytes(6))
 
     def read(self, size: int, /) -> bytes:
         data = self._bytes(size)
+        self.at += len(data)
         if self._watching:
-            self._seen.update(data)
+            self._looked += data
+            if len(self._looked) > DIGEST:
+                self._digest()
         return data
 
-    def _bytes(self, size: int) -> bytes:
-        return super().read(size)
+    def skip(self, size: int) -> int:
+        passed = min(size, self._size - self.at)
+        self.at += passed
+        return passed
 
     @contextmanager
     def unseen(self) -> Iterator[None]:
@@ -50,39 +64,54 @@ class _Watched(Window):
     @property
     def seen(self) -> str:
         """Hex digest of all that was looked at."""
+        self._digest()
         return self._seen.hexdigest()
 
+    def _digest(self) -> None:
+        self._seen.update(self._looked)
+        self._looked.clear()
 
-class LocalBytes(_Watched):
-    """A file of this machine."""
-
-    whole = False
-    """Whether all bytes pass through here, so that digests of images cost no further reads."""
+    def _bytes(self, size: int) -> bytes:
+        """At most ``size`` bytes from where the stream is."""
+        raise NotImplementedError
 
 
-class StreamedBytes(_Watched):
+class LocalBytes(ShardBytes):
+    """A file of this machine. Raises ``OSError``."""
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self._descriptor, self._buffer, self._start = descriptor, b"", 0
+        super().__init__(path, os.fstat(descriptor).st_size)
+
+    def _bytes(self, size: int) -> bytes:
+        first = self.at - self._start
+        if not 0 <= first <= first + size <= len(self._buffer):
+            self._buffer, self._start, first = os.pread(self._descriptor, max(size, LOOK), self.at), self.at, 0
+        return self._buffer[first : first + size]
+
+
+class StreamedBytes(ShardBytes):
     """A shard that is fetched block by block, `AHEAD` at once, and all of it: its block digests come with it."""
 
     whole = True
 
-    def __init__(self, size: int, fetch: Fetched, pool: ThreadPoolExecutor) -> None:
-        super().__init__(-1, size)
-        self._size, self._fetch, self._pool = size, fetch, pool
+    def __init__(self, path: str, size: int, fetch: Fetched, pool: ThreadPoolExecutor) -> None:
+        self._fetch, self._pool = fetch, pool
         self._coming: deque[Future[tuple[bytes | memoryview, bytes]]] = deque()
         self._asked = 0
         self._number, self._block = -1, memoryview(b"")
         self._raw = bytearray()
+        self._size = size
+        super().__init__(path, size)
 
     def _bytes(self, size: int) -> bytes:
-        wanted = min(size, self._size - self._at)
+        at, end = self.at, min(self.at + size, self._size)
         pieces = []
-        while wanted > 0:
-            self._go_to(self._at // BLOCK)
-            start = self._at % BLOCK
-            piece = self._block[start : start + wanted]
-            pieces.append(piece)
-            self._at += len(piece)
-            wanted -= len(piece)
+        while at < end:
+            self._go_to(at // BLOCK)
+            start = at % BLOCK
+            pieces.append(self._block[start : start + end - at])
+            at += len(pieces[-1])
         return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
 
     def finish(self) -> bytes:
@@ -114,6 +143,6 @@ def local_bytes(path: str) -> Iterator[LocalBytes]:
     """Raises ``OSError``."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        yield LocalBytes(descriptor, os.fstat(descriptor).st_size)
+        yield LocalBytes(path, descriptor)
     finally:
         os.close(descriptor)
