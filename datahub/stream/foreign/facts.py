@@ -39,7 +39,7 @@ class Facts:
 def of_shards(shards: Sequence[Named], files: ShardFiles, seconds: float) -> list[Facts]:
     """The facts of each, asked for side by side. Raises `BadArgument` for one that is not there, `OriginError`s."""
     if all(each.local for each in shards):
-        return [_local(each) for each in shards]
+        return [of_local(each) for each in shards]
     with ThreadPoolExecutor(2 * CONNECTIONS, thread_name_prefix="datahub-facts") as pool:
         return list(pool.map(lambda each: of_remote(each, files, seconds), shards))
 
@@ -66,7 +66,8 @@ def identity(facts: Iterable[Facts]) -> str:
     return _digest([SCHEMA, [[each.named.name, each.key] for each in facts]])
 
 
-def _local(shard: Named) -> Facts:
+def of_local(shard: Named) -> Facts:
+    """Raises `BadArgument` or `NotReadable`."""
     try:
         found = Path(shard.url).stat()
     except FileNotFoundError:

@@ -25,7 +25,7 @@ from datahub.stream.foreign import facts as facts_of
 from datahub.stream.foreign import parts
 from datahub.stream.foreign.dataset import ForeignDataset
 from datahub.stream.foreign.facts import Facts
-from datahub.stream.foreign.indexing import Indexing
+from datahub.stream.foreign.indexing import index
 from datahub.stream.foreign.local import HINT
 from datahub.stream.foreign.naming import Named, find_shards
 from datahub.stream.foreign.places import ShardFiles
@@ -98,7 +98,7 @@ def _indexed(
     local = facts[0].named.local
     cache = None if local else BlockCache(here.folder, here.limit, listener=here.listener)
     try:
-        Indexing(facts, settings, here.seconds, here.listener, files=files, cache=cache, tag=str(ref)).run()
+        index(facts, settings, here.seconds, here.listener, files=files, cache=cache, tag=str(ref))
     finally:
         if cache is not None:
             cache.close()
