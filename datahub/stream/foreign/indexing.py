@@ -55,7 +55,7 @@ def index(
     cache: BlockCache | None,
     tag: str,
 ) -> None:
-    """Scan what is not. ``files`` and ``cache`` are for shards that are streamed: what comes is kept while there is room.
+    """Scan what is not. ``files`` and ``cache`` are for shards that are streamed: what comes is kept if there is room.
 
     Raises what a shard that failed did, after those under way are done or given up.
     """
