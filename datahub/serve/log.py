@@ -98,6 +98,8 @@ class AccessLog(AbstractAccessLogger):
         }
         if waited := getattr(response, "waited", 0.0):
             facts["waited_ms"] = round(1000 * waited, 2)
+        if broken := getattr(response, "broken", ""):
+            facts["broken"] = broken
         if job := job_of(request):
             facts["job"] = job
         self.lines.put(facts)

@@ -38,10 +38,12 @@ class Wanted:
 
 
 class BlobResponse(web.StreamResponse):
-    """``sent``: bytes that went past aiohttp's own count; ``waited``: seconds for blocks that were not here."""
+    """``sent``: bytes that went past aiohttp's own count; ``waited``: seconds for blocks that were not here;
+    ``broken``: why not all of it was sent."""
 
     sent = 0
     waited = 0.0
+    broken = ""
 
 
 def job_of(request: web.BaseRequest) -> str:
@@ -117,15 +119,14 @@ class _Body:
             await self._all(response, piece)
         except asyncio.CancelledError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the client left, or the rest cannot be had
             # What was promised by Content-Length cannot be sent: only a broken connection says so.
+            response.broken = f"{type(error).__name__}: {error}"
             if request.transport is not None:
                 request.transport.abort()
-            raise ConnectionResetError(str(error)) from error
         finally:
             response.sent, response.waited = self._sent, self._waited
             self._server.metrics.sent(self._blob.ref, self._sent, job_of(request), self._waited)
-        await response.write_eof()
 
     async def _all(self, response: web.StreamResponse, piece: Piece) -> None:
         while True:
