@@ -60,8 +60,9 @@ def resolve(flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | N
     for each in fields(ServeConfig):
         name, flag = each.name, f"--{each.name.replace('_', '-')}"
         variable = PREFIX + name.upper()
-        if flags.get(name) not in (None, (), False):
-            values[name] = _convert(name, flags[name], flag)
+        given = flags.get(name)
+        if given is not None and given is not False and given != ():
+            values[name] = _convert(name, given, flag)
         elif environ.get(variable):
             values[name] = _convert(name, environ[variable], variable)
         elif name in table:
