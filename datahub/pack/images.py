@@ -27,17 +27,10 @@ EXTENSIONS = {
     "ppm": "ppm",
 }
 """Format -> the extension of its members."""
-BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    OverflowError,
-    TypeError,
-    Image.DecompressionBombError,
-)
-"""What Pillow's decoders raise over damaged bytes."""
+FORMATS = tuple(name.upper() for name in EXTENSIONS)
+"""As Pillow names them; no other decoder is tried."""
+BROKEN = (Exception,)
+"""What Pillow's decoders raise over damaged bytes: they parse in Python, which raises wherever those lead it."""
 PNM = re.compile(rb"P[56]\s+(\d{1,9})\s+(\d{1,9})\s+255\s")
 
 
@@ -110,7 +103,7 @@ def _jpeg(data: bytes) -> Looks:
 
 def _by_pillow(data: bytes) -> Looks:
     try:
-        with QUIET, Image.open(io.BytesIO(data), formats=[*(name.upper() for name in EXTENSIONS)]) as image:
+        with QUIET, Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return Looks(str(image.format).lower(), *image.size)
     except BROKEN as error:
         raise ValueError("no image that can be read") from error
@@ -119,7 +112,7 @@ def _by_pillow(data: bytes) -> Looks:
 def pixels(data: bytes) -> NDArray[np.uint8]:
     """uint8 RGB ``(H, W, 3)``; raises ``ValueError``."""
     try:
-        with QUIET, Image.open(io.BytesIO(data)) as image:
+        with QUIET, Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return np.asarray(image.convert("RGB"))
     except BROKEN as error:
         raise ValueError(f"cannot be decoded: {error}") from error
@@ -131,7 +124,7 @@ def plain(data: bytes) -> tuple[NDArray[np.uint8] | None, str]:
     Raises ``ValueError``.
     """
     try:
-        with QUIET, Image.open(io.BytesIO(data)) as image:
+        with QUIET, Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if why := unfit(image):
                 return None, why
             return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB")), ""

@@ -36,7 +36,8 @@ def resized(region: Pixels, scaled: tuple[int, int]) -> Pixels:
     """uint8 ``(h, w, C)`` to ``(*scaled, C)``, antialiased bilinear."""
     if region.shape[:2] == scaled:
         return region
-    source = torch.from_numpy(np.ascontiguousarray(region)[None])
+    region = np.ascontiguousarray(region)
+    source = torch.from_numpy((region if region.flags.writeable else region.copy())[None])
     out = torch.empty((1, *scaled, region.shape[2]), dtype=torch.uint8)
     _scale(source.permute(0, 3, 1, 2), list(scaled), False, out=out.permute(0, 3, 1, 2))
     found: Pixels = out[0].numpy()
