@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from datahub.core.errors import BadArgument, NotYetSupported
+from datahub.core.errors import BadArgument
 from datahub.order.formula import OrderOptions
 from datahub.tensor.presets import Moments, preset
 from datahub.tensor.transforms import DTYPES, BatchTransform
-
-NOW: Mapping[str, tuple[tuple[Any, ...], str]] = {
-    "workers": (("thread",), 'use workers="thread"'),
-}
-"""Argument -> the values that this version honours, and what to do instead of another."""
-
-
-def refuse_later(**values: Any) -> None:
-    """Raise `NotYetSupported` for a value that belongs to a feature still to come."""
-    for name, value in values.items():
-        accepted, instead = NOW[name]
-        if value not in accepted:
-            raise NotYetSupported(name, value, instead)
 
 
 def batch_sizes(batch_size: int | None, global_batch_size: int | None) -> None:
@@ -87,6 +75,18 @@ def on_error(value: Any, fields: tuple[str, ...] | None) -> bool:
         reason = 'a quarantined sample comes as a black image, or bytes cut short, that only "valid" tells from others'
         raise BadArgument("fields", fields, reason, 'add "valid" to fields, or use on_error="raise"')
     return bool(value == "quarantine")
+
+
+def process_workers(value: Any, *, on_cpu: bool) -> bool:
+    """Whether batches are made by processes."""
+    if value not in ("thread", "process"):
+        raise BadArgument("workers", value, 'use "thread" or "process"')
+    if value == "process" and not hasattr(os, "memfd_create"):
+        raise BadArgument("workers", value, "needs Linux, whose memory files it is made of", 'use workers="thread"')
+    if value == "process" and not on_cpu:
+        hint = 'use workers="thread": they hold the interpreter little'
+        raise BadArgument("workers", value, "processes share no memory with a device", hint)
+    return bool(value == "process")
 
 
 def callables(**given: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from datahub.core.errors import DamagedImage, DamagedSample, ShardCut
 from datahub.loader.annotations import Annotations, Values
 from datahub.loader.columns import Columns
 from datahub.loader.counters import Counters
-from datahub.loader.quarantine import Quarantine, filler
+from datahub.loader.quarantine import filler
 from datahub.loader.residency_files import Resident
 from datahub.loader.schedule import Step
 from datahub.store.dataset import Split
@@ -76,6 +76,15 @@ class Work:
         return [slice(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
 
 
+class SetsAside(Protocol):
+    """Takes a damaged sample and its row, as `Quarantine` does."""
+
+    def add(self, row: int, damage: DamagedSample) -> None: ...
+
+
+Empty = Callable[[tuple[int, ...], torch.memory_format], torch.Tensor]
+
+
 class Assembler:
     """Safe to use from many threads at once; what it holds is read-only."""
 
@@ -87,7 +96,7 @@ class Assembler:
         counters: Counters,
         *,
         seed: int = 0,
-        quarantine: Quarantine | None = None,
+        quarantine: SetsAside | None = None,
     ) -> None:
         """Without a ``quarantine`` a damaged sample is an error."""
         self._split, self._source, self._recipe, self._counters = split, source, recipe, counters
@@ -104,6 +113,7 @@ class Assembler:
         self._batched = isinstance(recipe.transform, BatchTransform)
         self._fold = fold(recipe.transform) if isinstance(recipe.transform, BatchTransform) else None
         self._resident: Resident | None = None
+        self._empty: Empty = _empty
 
     def uncounted(self) -> Assembler:
         """One that makes the same batches without a trace in the counters."""
@@ -117,6 +127,10 @@ class Assembler:
         if resident is not None:
             keep_freed_memory()
 
+    def into(self, empty: Empty | None) -> None:
+        """Have the pixels of batches to come written into what ``empty`` gives; None: memory of their own."""
+        self._empty = empty or _empty
+
     def make(self, step: Step) -> Any:
         """The whole batch, in this thread."""
         work = self.begin(step)
@@ -129,7 +143,7 @@ class Assembler:
         slab, size = None, self._size()
         if self._images and size is not None and (resident is None or not self._batched):
             form = torch.channels_last if self._fold and self._recipe.channels_last else torch.contiguous_format
-            slab = torch.empty((len(rows), self._channels, *size), dtype=torch.uint8, memory_format=form)
+            slab = self._empty((len(rows), self._channels, *size), form)
         encoded = [b""] * len(rows) if self._encoded else []
         each = [None] * len(rows)
         beside: list[Values] = [{} for _ in rows] if self._annotations is not None else []
@@ -391,6 +405,10 @@ class Assembler:
             except Exception as error:
                 error.add_note(f"in transform= for sample {self._split.key(int(work.step.index[row]))}")
                 raise
+
+
+def _empty(shape: tuple[int, ...], form: torch.memory_format) -> torch.Tensor:
+    return torch.empty(shape, dtype=torch.uint8, memory_format=form)
 
 
 def _stacked(values: list[Any]) -> Any:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from time import perf_counter, thread_time
 from types import TracebackType
+from typing import NamedTuple
 
 STAGES = ("read", "decode", "transform", "assemble")
 """What worker threads do, in order."""
@@ -19,6 +20,13 @@ SAMPLE = 0.01
 """Seconds between two looks at a stage's processor time: asking the kernel for it costs more than all else here."""
 
 Totals = dict[str, float]
+
+
+class Spent(NamedTuple):
+    """Counts, and of each stage its seconds, those of a sample of them, and those the sample was on a processor."""
+
+    counts: dict[str, int]
+    stages: dict[str, tuple[float, float, float]]
 
 
 class Counters:
@@ -49,6 +57,30 @@ class Counters:
     def add(self, name: str, amount: int) -> None:
         with self._lock:
             self._counts[name] += amount
+
+    def spent(self) -> Spent:
+        """What was counted since this was last asked, for another process's `merge`."""
+        with self._lock:
+            counts = dict(self._counts)
+            self._counts = dict.fromkeys(counts, 0)
+        stages = {}
+        for name, stage in self._stages.items():
+            with stage.lock:
+                stages[name] = (stage.seconds, stage.sampled, stage.ran)
+                stage.seconds = stage.sampled = stage.ran = 0.0
+        return Spent(counts, stages)
+
+    def merge(self, spent: Spent) -> None:
+        """Count what another process has `spent`."""
+        with self._lock:
+            for name, amount in spent.counts.items():
+                self._counts[name] += amount
+        for name, (seconds, sampled, ran) in spent.stages.items():
+            stage = self._stages[name]
+            with stage.lock:
+                stage.seconds += seconds
+                stage.sampled += sampled
+                stage.ran += ran
 
     def timing(self, stage: str) -> Timing:
         """A context that counts the time inside it, of this thread, to ``stage``."""

@@ -12,9 +12,9 @@ from datahub.store.dataset import Split
 
 
 def explanation(
-    split: Split, schedule: Schedule, residence: Residence, workers: int, prefetch: int, stats: Stats
+    split: Split, schedule: Schedule, residence: Residence, workers: tuple[int, str], prefetch: int, stats: Stats
 ) -> str:
-    """What is read, in which order, by whom, and where the time went so far."""
+    """What is read, in which order, by whom (``workers``: how many, of what kind), and where the time went so far."""
     plan = schedule.plan
     topology, options = plan.topology, plan.options
     order = "source order" if not plan.shuffle else f"shuffled by seed {plan.seed}, window {options.window}"
@@ -24,7 +24,7 @@ def explanation(
         f"order: {order}, lanes {options.lanes}, blocks of about {plan.block}",
         f"batch: {plan.batch} over {topology.world_size} ranks, {len(schedule)} steps an epoch; "
         + ("the tail is dropped" if plan.drop_last else "every sample once"),
-        f"this is rank {topology.rank}, {workers} worker threads, {prefetch} batches ahead",
+        f"this is rank {topology.rank}, {workers[0]} worker {workers[1]}, {prefetch} batches ahead",
         f"pixels: {residence}",
     ]
     if stats["batches"]:
@@ -34,7 +34,7 @@ def explanation(
             + (f"; {stats['quarantined']} quarantined" if stats["quarantined"] else "")
         )
         spent = ", ".join(f"{stage} {stats[f'{stage}_seconds']:.2f} s" for stage in STAGES)
-        lines.append(f"threads spent: {spent}")
+        lines.append(f"{workers[1]} spent: {spent}")
         lines.append(str(Bottleneck(stats["bottleneck"], stats["because"])))
     return "\n".join(lines)
 

@@ -12,8 +12,9 @@ from datahub.core.errors import UsageError, WorkerDied
 from datahub.loader.assemble import Assembler
 from datahub.loader.jobs import Job
 from datahub.loader.pool import Pool
+from datahub.loader.process.staff import Errand, Team
 from datahub.loader.readahead import ReadAhead
-from datahub.loader.schedule import Schedule
+from datahub.loader.schedule import Schedule, Step
 
 IDLE_PATIENCE = 1.0
 """Seconds allowed to threads that have nothing left to do."""
@@ -37,15 +38,23 @@ class Iteration(Iterator[tuple[Any, int]]):
         prefetch: int,
         timeout: float,
         between: int = 0,
+        team: Team | None = None,
     ) -> None:
-        """``between``: samples of the batches that others make between two of this iteration's."""
+        """``between``: samples of the batches that others make between two of this iteration's.
+
+        ``team``: processes that make the batches, each a whole one; then as many as there are may be in the making.
+        """
         self._schedule, self._assembler, self._epoch, self._next = schedule, assembler, epoch, position
         self._between = between
         self._workers, self._prefetch, self._timeout = workers, max(1, prefetch), timeout
-        self._jobs: deque[tuple[Job, int]] = deque()
+        self._team = team
+        if team is not None:
+            self._prefetch = max(self._prefetch, team.workers)
+        self._jobs: deque[tuple[Job | Errand, int]] = deque()
         self._pool: Pool | None = None
         self._process = os.getpid()
-        self._ahead = ReadAhead(schedule, assembler.announce, epoch, between=between)
+        announce = assembler.announce if team is None else _announced_by_the_workers
+        self._ahead = ReadAhead(schedule, announce, epoch, between=between)
         self._ended: str | None = None
         self.running = True
         """False once it is exhausted, closed or retired."""
@@ -98,6 +107,8 @@ class Iteration(Iterator[tuple[Any, int]]):
         for job, _ in self._jobs:
             job.drop()
         self._jobs.clear()
+        if self._team is not None:
+            self._team.pass_over()
 
     def _inline(self) -> tuple[Any, int] | None:
         after = self._schedule.after(self._next)
@@ -126,10 +137,22 @@ class Iteration(Iterator[tuple[Any, int]]):
     def _fill(self, count: int) -> None:
         self._ahead.go(self._next)
         while len(self._jobs) < count and (after := self._schedule.after(self._next)) is not None:
-            plan: Callable[[], Any] = partial(self._schedule.step, self._epoch, self._next, self._between)
-            job = Job(self._assembler, plan, self._workers)
-            self._jobs.append((job, after))
+            self._jobs.append((self._begun(), after))
             self._next = after + self._between
-            if self._pool is None:
-                self._pool = Pool(self._workers, "datahub-loader")
-            job.submit(self._pool)
+
+    def _begun(self) -> Job | Errand:
+        """The batch at the next position, in the making."""
+        if self._team is not None:
+            batch = self._schedule.plan.batch
+            return self._team.ask(self._epoch, self._next, batch, batch + self._between)
+        plan: Callable[[], Any] = partial(self._schedule.step, self._epoch, self._next, self._between)
+        job = Job(self._assembler, plan, self._workers)
+        if self._pool is None:
+            self._pool = Pool(self._workers, "datahub-loader")
+        job.submit(self._pool)
+        return job
+
+
+def _announced_by_the_workers(step: Step | None) -> bool:  # noqa: ARG001
+    """Each of them tells its own source what it is going to read."""
+    return False

@@ -60,6 +60,17 @@ class Resident:
         return not len(self.damaged) or not np.isin(rows, self.damaged).any()
 
 
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """The file of a split's pixels, for a process to map itself."""
+
+    path: str
+    damaged: NDArray[np.int64]
+
+    def open(self) -> Resident:
+        return Resident(np.load(self.path, mmap_mode="r"), self.damaged)
+
+
 def array_path(settings: Settings, split: Split) -> Path:
     """Where the split's pixels are kept on this machine."""
     match = _HEX.fullmatch(split.fingerprint)

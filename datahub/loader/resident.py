@@ -11,7 +11,7 @@ from datahub.core.settings import Settings
 from datahub.loader.assemble import Recipe
 from datahub.loader.memory import available_memory
 from datahub.loader.residency import Facts, Residence, decide
-from datahub.loader.residency_files import Resident, array_path, open_resident, present
+from datahub.loader.residency_files import Mapped, Resident, array_path, open_resident, present
 from datahub.store.dataset import Split
 from datahub.store.joined import JoinedSplit
 from datahub.stream.source import ShardSource
@@ -87,6 +87,12 @@ class Residency:
             found = Resident(pixels, found.damaged, whole=True)
         self._opened = found
         return found
+
+    def mapped(self) -> Mapped | None:
+        """The file of the pixels that `open` found, for other processes to map."""
+        if self._opened is None:
+            return None
+        return Mapped(str(array_path(self._settings, self._split)), self._opened.damaged)
 
     @property
     def _shape(self) -> tuple[int, int, int] | None:

@@ -98,9 +98,9 @@ def is_shards(ref: Any) -> bool:
 
 
 def shard_source(
-    split: store.Split, environ: Mapping[str, str], options: OrderOptions, *, shuffle: bool
+    split: store.Split, environ: Mapping[str, str], options: OrderOptions, *, shuffle: bool, readers: int = 1
 ) -> ShardSource:
-    """What reads a split's shards; LOCAL_WORLD_SIZE says how many ranks share the machine's cache."""
+    """What reads a split's shards; LOCAL_WORLD_SIZE ranks, each of ``readers`` processes, share the machine's cache."""
     elsewhere = split.dataset.elsewhere
     if elsewhere is None:
         found = getattr(split, "source_here", None)  # shards that are not of a store
@@ -110,7 +110,7 @@ def shard_source(
     assert isinstance(elsewhere, RemoteVariant)
     ranks = environ.get("LOCAL_WORLD_SIZE", "")
     share = max(1, int(ranks) if ranks.isdigit() else 1)
-    return elsewhere.source(split, spread=_spread(split, options, shuffle=shuffle), ranks=share)
+    return elsewhere.source(split, spread=_spread(split, options, shuffle=shuffle), ranks=share * readers)
 
 
 def _spread(split: store.Split, options: OrderOptions, *, shuffle: bool) -> int:

@@ -27,6 +27,8 @@ from datahub.loader.iteration import Iteration
 from datahub.loader.listening import Listening, Stats, stats
 from datahub.loader.members import open_members
 from datahub.loader.opening import open_or_fetch
+from datahub.loader.process.kit import Kit
+from datahub.loader.process.staff import Staff
 from datahub.loader.quarantine import Quarantine
 from datahub.loader.resident import Residency
 from datahub.loader.ring import Ring
@@ -79,6 +81,12 @@ class StreamingLoader:
     ``on_error="quarantine"`` goes on past samples that cannot be read or decoded: such a row is black and not
     ``valid``, every other is as it would be, and `datahub.loader.quarantine` says what is recorded where.
 
+    ``workers="process"`` makes the same batches in ``num_workers`` processes, each a whole one, in memory shared with
+    the caller: for machines of many cores, and for callables that hold the interpreter. As many as there are processes,
+    and at least ``prefetch``, are then ahead. The processes start with the first loop and end with the loader.
+    Callables are sent to them, so they must be what a module defines; those of the script that runs need the usual
+    ``if __name__ == "__main__":`` around what the script does.
+
     ``residency="auto"`` decodes small sets of one shape once, into files under the home that later loops and processes
     map; ``"host"`` does so whatever the size, ``"device"`` keeps the pixels in memory whole, ``"stream"`` decodes each
     batch. All give the same batches, and `explain` says what was chosen and why.
@@ -106,7 +114,7 @@ class StreamingLoader:
         dtype: torch.dtype | None = None,
         channels_last: bool = False,
         num_workers: int | None = None,
-        workers: Literal["thread"] = "thread",
+        workers: Literal["thread", "process"] = "thread",
         prefetch: int = 2,
         where: str | None = None,
         part: tuple[float, float] | Sequence[tuple[float, float]] = (0.0, 1.0),
@@ -123,7 +131,8 @@ class StreamingLoader:
         listener: Listener = ignore,
         settings: Settings | None = None,
     ) -> None:
-        arguments.refuse_later(workers=workers)
+        backend = backend_of(device, os.environ)
+        processes = arguments.process_workers(workers, on_cpu=backend is None)
         arguments.batch_sizes(batch_size, global_batch_size)
         arguments.callables(batch_transform=batch_transform, collate=collate)
         self._batch_size, self._global_batch_size = batch_size, global_batch_size
@@ -133,11 +142,10 @@ class StreamingLoader:
         self._given_topology = topology
         self._timeout = arguments.seconds("timeout", timeout)
         self._prefetch = arguments.whole("prefetch", prefetch, least=1)
-        workers_here = default_workers(os.environ) if num_workers is None else num_workers
+        workers_here = default_workers(os.environ, processes=processes) if num_workers is None else num_workers
         self._workers = arguments.whole("num_workers", workers_here, least=0)
         set_aside = arguments.on_error(on_error, arguments.field_names(fields))
         selection = Selection.of(where, part, max_samples)
-        backend = backend_of(device, os.environ)
         settings = resolve() if settings is None else settings
         source = source_of(ref, source)
         place = Where.of(settings, source, cache_dir, cache_limit, self._timeout, listener)
@@ -157,10 +165,12 @@ class StreamingLoader:
             channels_last=bool(channels_last),
         )
         self._counters = Counters()
+        readers = self._workers if processes else 1
         self._source = self._members.source(
-            partial(shard_source, environ=os.environ, options=self._options, shuffle=self._shuffle)
+            partial(shard_source, environ=os.environ, options=self._options, shuffle=self._shuffle, readers=readers)
         )
         quarantine = Quarantine.of(self.split, settings.home) if set_aside else None
+        self._staff = Staff(self._counters, quarantine) if processes and self._workers else None
         parts = (self.split, self._source, self.recipe, self._counters)
         self._assembler: Assembler
         if backend is None:
@@ -205,6 +215,7 @@ class StreamingLoader:
         self._begun = True
         batch = self._schedule.plan.batch
         self._assembler.reside(self._residency.open())
+        team = None if self._staff is None else self._staff.hired(self._kit)
         loop = Iteration(
             self._schedule,
             self._assembler,
@@ -214,6 +225,7 @@ class StreamingLoader:
             prefetch=self._prefetch,
             timeout=self._timeout,
             between=(every - 1) * batch,
+            team=team,
         )
         self._loop = weakref.ref(loop)
         return self._batches(loop)
@@ -335,7 +347,9 @@ class StreamingLoader:
     def explain(self) -> str:
         """A few lines for people: what is read, in which order, by how many threads, and what takes the time."""
         chosen = self._residency.chosen
-        return explanation(self.split, self._schedule, chosen, self._workers, self._prefetch, self.stats())
+        kind = "threads" if self._staff is None else "processes"
+        ahead = self._prefetch if self._staff is None else max(self._prefetch, self._workers)
+        return explanation(self.split, self._schedule, chosen, (self._workers, kind), ahead, self.stats())
 
     # -- ending ---------------------------------------------------------------------------------------------------
 
@@ -345,6 +359,8 @@ class StreamingLoader:
         if loop is not None:
             loop.retire("the loader was closed", patience=self._timeout)
         self._closed = True
+        if self._staff is not None:
+            self._staff.close()
         self._assembler.close()
         self._source.close()
 
@@ -381,6 +397,12 @@ class StreamingLoader:
                 population=self._members.population,
             )
         )
+
+    def _kit(self) -> Kit:
+        """What worker processes make batches with."""
+        recipe, resident = self.recipe, self._residency.mapped()
+        aside = self._staff is not None and self._staff.sets_aside
+        return Kit(self.split, self._source, recipe, self._schedule.plan, self._seed, aside, resident, self._workers)
 
     @cached_property
     def _parameters(self) -> OrderParameters:

@@ -21,10 +21,11 @@ def available_cpus(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> int:
     return max(1, int(min([cpus, *_quotas(cgroups, own)])))
 
 
-def default_workers(environ: Mapping[str, str]) -> int:
-    """This rank's share of the CPUs, at most `MOST`; torchrun's LOCAL_WORLD_SIZE says how many ranks share them."""
+def default_workers(environ: Mapping[str, str], *, processes: bool = False) -> int:
+    """This rank's share of the CPUs, at most `MOST` threads; torchrun's LOCAL_WORLD_SIZE says how many ranks share."""
     ranks = environ.get("LOCAL_WORLD_SIZE", "")
-    return min(MOST, max(1, available_cpus() // max(1, int(ranks) if ranks.isdigit() else 1)))
+    share = max(1, available_cpus() // max(1, int(ranks) if ranks.isdigit() else 1))
+    return share if processes else min(MOST, share)
 
 
 def _quotas(cgroups: Path, own: Path) -> Iterator[float]:
