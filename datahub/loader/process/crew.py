@@ -124,6 +124,8 @@ class Crew:
     def listen(self, patience: float) -> None:
         """Take note of what workers have made, waiting at most so long for one. A death is noted on all orders."""
         poll = select.poll()
+        if self.closed:
+            return
         lines = {line.fileno(): worker for worker, line in enumerate(self._lines) if self._asked[worker]}
         for descriptor in lines:
             poll.register(descriptor, select.POLLIN)
