@@ -16,6 +16,7 @@ import torch
 
 from datahub.core.errors import BadArgument, WorkerDied
 from datahub.core.settings import Settings
+from datahub.loader import arguments
 from datahub.loader.process import slab
 from datahub.loader.streaming import StreamingLoader
 from datahub.pack import authoring
@@ -278,6 +279,8 @@ def test_a_script_without_a_guard_whose_function_is_sent(settings, tmp_path):
 def test_what_is_refused(settings):
     with pytest.raises(BadArgument, match='use "thread" or "process"'):
         loader(settings, workers="fibre")
+    with pytest.raises(BadArgument, match="share no memory with a device"):
+        arguments.process_workers("process", on_cpu=False)
     for name in ("transform", "batch_transform", "collate"):
         with (
             pytest.raises(BadArgument, match=f"{name}=.*cannot be sent to a process") as caught,
