@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from datahub.core.errors import BadArgument, NotInStore, NotYetSupported, UnknownSplit
+from datahub.core.errors import BadArgument, NotInStore, UnknownSplit
 from datahub.loader.streaming import StreamingLoader
 from datahub.pack import fetch as fetching
 
@@ -13,19 +13,8 @@ from datahub.pack import fetch as fetching
 @pytest.mark.parametrize(
     "argument",
     [
-        {"workers": "process"},
-    ],
-    ids=str,
-)
-def test_what_has_not_landed_is_refused(make, argument):
-    with pytest.raises(NotYetSupported, match=next(iter(argument))):
-        make(**argument)
-
-
-@pytest.mark.parametrize(
-    "argument",
-    [
         {"batch_size": None},
+        {"workers": "fibre"},
         {"batch_size": 4, "global_batch_size": 8},
         {"batch_size": 0},
         {"batch_size": 2.0},

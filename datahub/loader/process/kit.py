@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import spawn
 from typing import Any
@@ -39,11 +40,22 @@ def packed(kit: Kit) -> bytes:
     for name in ("transform", "batch_transform", "collate"):
         _check(name, getattr(kit.recipe, name))
     body = pickle.dumps(kit, pickle.HIGHEST_PROTOCOL)
-    return pickle.dumps((_preparation(needs_main=_MAIN in body), body))
+    return pickle.dumps((_preparation(needs_main=_MAIN in body), pickle.dumps(kit.recipe), body))
+
+
+def foresee(data: bytes) -> None:
+    """Import what a kit's callables need, in the process that workers are forked from.
+
+    What goes wrong goes wrong again in a worker, which can tell of it.
+    """
+    with suppress(Exception):
+        preparation, recipe, _ = pickle.loads(data)  # noqa: S301 - written by the process that started this one
+        spawn.prepare(preparation)
+        pickle.loads(recipe)  # noqa: S301
 
 
 def unpacked(data: bytes) -> Kit:
-    preparation, body = pickle.loads(data)  # noqa: S301 - written by the process that started this one
+    preparation, _, body = pickle.loads(data)  # noqa: S301 - as above
     spawn.prepare(preparation)
     kit: Kit = pickle.loads(body)  # noqa: S301
     return kit

@@ -1,8 +1,9 @@
 """The process that worker processes are forked from: it has imported what they need, and runs nothing else.
 
 Forking the caller's process would copy its locks and threads in whatever state they are; starting each worker anew
-would import torch once a worker, each time into memory of its own. This one has no threads when it forks, and its
-workers share its memory. It ends with the caller's end of ``control``, and its workers end with it.
+would import torch once a worker, each time into memory of its own. This one has no threads when it forks (unless the
+import of a callable's module starts some), and its workers share its memory. It ends with the caller's end of
+``control``, and its workers end with it.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ _PR_SET_PDEATHSIG = 1
 
 def main(control: int, kit: int, floor: int, *lines: int) -> None:
     """Fork a worker for each of ``lines``, report on ``control`` (all are descriptors), and end when it ends."""
+    from datahub.loader.process.kit import foresee
     from datahub.loader.process.workshop import work
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
     told = socket.socket(fileno=control)
     data, low = _whole(kit), mmap.mmap(floor, 8, access=mmap.ACCESS_READ)
+    foresee(data)
     gc.collect()
     gc.freeze()
     running: dict[int, int] = {}
