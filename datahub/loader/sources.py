@@ -108,20 +108,27 @@ def shard_source(
     from datahub.stream.remote import RemoteVariant
 
     assert isinstance(elsewhere, RemoteVariant)
-    ranks = environ.get("LOCAL_WORLD_SIZE", "")
-    share = max(1, int(ranks) if ranks.isdigit() else 1)
-    return elsewhere.source(split, spread=_spread(split, options, shuffle=shuffle), ranks=share * readers)
+    ranks = _count(environ, "LOCAL_WORLD_SIZE")
+    nodes = max(1, _count(environ, "WORLD_SIZE") // ranks)
+    everything = int(split.locate["size"].sum(dtype="u8")) if shuffle else 0
+    block = split.block * everything // max(1, len(split.locate))
+    return elsewhere.source(split, spread=spread(options, nodes, everything, block), ranks=ranks * readers)
 
 
-def _spread(split: store.Split, options: OrderOptions, *, shuffle: bool) -> int:
-    """Bytes among which reads are scattered: of every lane the window that is read, and the one after it."""
-    rows = split.locate
-    everything = int(rows["size"].sum(dtype="u8"))
-    if not shuffle:
-        return 0
-    if options.window == "all":
-        return everything
-    return min(everything, 2 * options.lanes * options.window * split.block * everything // max(1, len(rows)))
+def spread(options: OrderOptions, nodes: int, everything: int, block: int) -> int:
+    """Bytes among which the shuffled reads of one of ``nodes`` machines are scattered at a time.
+
+    Of each lane that it reads, the window that is read and the one after it. ``everything`` and ``block``: bytes of the
+    split, and of a block of its order.
+    """
+    own = options.lanes // nodes if options.lanes % nodes == 0 else options.lanes
+    share = everything * own // options.lanes
+    return share if options.window == "all" else min(share, 2 * own * options.window * block)
+
+
+def _count(environ: Mapping[str, str], name: str) -> int:
+    text = environ.get(name, "")
+    return max(1, int(text)) if text.isdigit() else 1
 
 
 def _url(source: Any) -> str:
