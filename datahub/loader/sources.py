@@ -118,11 +118,14 @@ def shard_source(
 def spread(options: OrderOptions, nodes: int, everything: int, block: int) -> int:
     """Bytes among which the shuffled reads of one of ``nodes`` machines are scattered at a time.
 
-    Of each lane that it reads, the window that is read and the one after it. ``everything`` and ``block``: bytes of the
-    split, and of a block of its order.
+    Of each of its lanes, the window that is read and the one after it; everything where machines share lanes, for it
+    reads but a few samples of each part then. ``everything`` and ``block``: bytes of the split, and of a block of its
+    order.
     """
-    own = options.lanes // nodes if options.lanes % nodes == 0 else options.lanes
-    share = everything * own // options.lanes
+    if options.lanes % nodes:
+        return everything
+    own = options.lanes // nodes
+    share = everything // nodes
     return share if options.window == "all" else min(share, 2 * own * options.window * block)
 
 

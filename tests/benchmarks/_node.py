@@ -24,7 +24,7 @@ from datahub.stream.cached import FILLS, SHARE
 
 Int = NDArray[np.int64]
 TOGETHER = 1 << 14
-"""Samples read between two looks at the cache."""
+"""Samples read between two looks at the cache: at most so many, and one for sixteen blocks that it has room for."""
 
 
 class Remote:
@@ -67,7 +67,7 @@ class Job:
         """(steps, line positions) that ``node`` reads, some steps at a time."""
         whole = self.batch * self.nodes
         slots = share_of(whole, node, self.nodes)
-        together = max(1, TOGETHER // self.batch)
+        together = max(1, min(TOGETHER, self.limit // BLOCK // 16) // self.batch)
         for first in range(0, order.steps(whole), together):
             steps = range(first, min(first + together, order.steps(whole)))
             found = [order.slots(whole, step * whole, *slots) for step in steps]

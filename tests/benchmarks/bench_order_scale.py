@@ -76,7 +76,7 @@ FULL = Sizes(
 )
 QUICK = Sizes(
     exhaustive=40_000,
-    jobs=[(1, "all", 504, (1, 5)), (7, 3, 504, (7, 100))],
+    jobs=[(1, "all", 504, (1, 5)), (7, 3, 504, (7, 11))],
     scale=10**6,
     ranks=96,
     lanes=12,
@@ -161,7 +161,7 @@ def scale(sizes: Sizes, *, whole: bool) -> None:
         checked = {"inverse_of": sizes.picked, "lanes_checked": len(lanes), "samples_seen_once": seen}
         report("scale", **facts, steps=steps, steps_of_all_ranks_equal=True, **checked)
         report("cost", **facts, build_ms=built, **cost(Blocks(edges), options, batch, sizes.ranks))
-        report("memory", **facts, **memory(sizes.scale, window, sizes.lanes))
+    report("memory", **facts, **memory(sizes.scale, window, sizes.lanes))
 
 
 def is_bijective(permutation: Permutation, size: int) -> bool:

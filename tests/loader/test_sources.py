@@ -28,7 +28,9 @@ from datahub.core.errors import (
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings
 from datahub.loader.opening import open_dataset
+from datahub.loader.sources import spread
 from datahub.loader.streaming import StreamingLoader
+from datahub.order import OrderOptions
 from datahub.store.export import export
 from datahub.store.find import find
 from tests.acquire.server import Behaviour, Origin, serving
@@ -294,3 +296,25 @@ def test_ranks_of_a_machine_ask_the_origin_once(elsewhere, web):
     found = [eval(each.communicate(timeout=120)[0]) for each in ranks]
     assert sorted(found[0] + found[1]) == list(range(50))
     assert len(shard_requests(web)) == 3
+
+
+@pytest.mark.parametrize(
+    ("window", "lanes", "nodes", "expected"),
+    [
+        ("all", 1, 1, 6400),
+        ("all", 8, 1, 6400),
+        ("all", 8, 8, 800),
+        ("all", 16, 8, 800),
+        (4, 1, 1, 80),
+        (4, 8, 1, 640),
+        (4, 8, 8, 80),
+        (4, 16, 8, 160),
+        (100, 8, 8, 800),
+        (4, 1, 8, 6400),
+        (4, 8, 3, 6400),
+        ("all", 1, 8, 6400),
+    ],
+)
+def test_a_machine_reads_among_its_own_lanes(window, lanes, nodes, expected):
+    """Where machines share lanes, each needs but a few samples of every part."""
+    assert spread(OrderOptions(window, lanes), nodes, 6400, 10) == expected
