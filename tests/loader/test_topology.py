@@ -116,44 +116,24 @@ def test_ranks_of_a_machine_share_its_cpus(monkeypatch):
 
 def rank_main(rank: int, world_size: int, home: Path, rendezvous: str, out: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world_size)
+    replicas = init_device_mesh("cpu", (world_size, 1), mesh_dim_names=("dp", "tp"))
+    assert Topology.from_mesh(replicas["dp"]) == Topology(rank, world_size)
+    assert Topology.from_mesh(replicas["tp"]) == Topology(0, 1)
+    one = init_device_mesh("cpu", (1, world_size), mesh_dim_names=("dp", "tp"))
+    assert Topology.from_mesh(one["dp"]) == Topology(0, 1), "ranks that share a replica get the same batches"
+    with pytest.raises(BadArgument, match=r'2 dimensions.*mesh\["dp"\]'):
+        Topology.from_mesh(one)
     with StreamingLoader("tiny", global_batch_size=8, shuffle=True, num_workers=1, settings=Settings(home)) as loader:
         rows = [",".join(map(str, seen([batch]))) for batch in loader]
     (out / f"{rank}.txt").write_text("\n".join(rows))
     dist.destroy_process_group()
 
 
-def mesh_main(rank: int, home: Path, rendezvous: str, out: Path) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=4)
-    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
-    with pytest.raises(BadArgument, match=r'2 dimensions.*mesh\["dp"\]'):
-        Topology.from_mesh(mesh)
-    topology = Topology.from_mesh(mesh["dp"])
-    assert topology == Topology(rank // 2, 2) and Topology.from_mesh(mesh["tp"]) == Topology(rank % 2, 2)
-    options = {"shuffle": True, "num_workers": 0, "settings": Settings(home)}
-    with StreamingLoader("tiny", global_batch_size=8, topology=topology, **options) as loader:
-        rows = [",".join(map(str, seen([batch]))) for batch in loader]
-    (out / f"{rank}.txt").write_text("\n".join(rows))
-    dist.destroy_process_group()
-
-
-def side_by_side(parts: list[str], home: Path) -> None:
-    """What ranks wrote down, laid side by side, are the batches of one."""
-    with StreamingLoader("tiny", global_batch_size=8, shuffle=True, settings=Settings(home)) as loader:
-        whole = [seen([batch]) for batch in loader]
-    rows = zip(*(part.split("\n") for part in parts), strict=True)
-    assert [[int(row) for text in each for row in text.split(",") if row] for each in rows] == whole
-
-
-def test_a_real_device_mesh(tmp_path):
-    """Ranks that share a model replica get the same batches, replicas different ones."""
-    tiny_variant(tmp_path / "home", splits={"train": 50})
-    mp.spawn(mesh_main, args=(tmp_path / "home", str(tmp_path / "meet"), tmp_path), nprocs=4)
-    written = [(tmp_path / f"{rank}.txt").read_text() for rank in range(4)]
-    assert written[0] == written[1] != written[2] == written[3]
-    side_by_side([written[0], written[2]], tmp_path / "home")
-
-
 def test_two_real_ranks(tmp_path):
     tiny_variant(tmp_path / "home", splits={"train": 50})
     mp.spawn(rank_main, args=(2, tmp_path / "home", str(tmp_path / "meet"), tmp_path), nprocs=2)
-    side_by_side([(tmp_path / f"{rank}.txt").read_text() for rank in range(2)], tmp_path / "home")
+    parts = [(tmp_path / f"{rank}.txt").read_text().split("\n") for rank in range(2)]
+    with StreamingLoader("tiny", global_batch_size=8, shuffle=True, settings=Settings(tmp_path / "home")) as loader:
+        whole = [seen([batch]) for batch in loader]
+    joined = [[int(row) for text in pair for row in text.split(",") if row] for pair in zip(*parts, strict=True)]
+    assert joined == whole
