@@ -109,7 +109,7 @@ def shard_source(
 
     assert isinstance(elsewhere, RemoteVariant)
     ranks = _count(environ, "LOCAL_WORLD_SIZE")
-    nodes = max(1, _count(environ, "WORLD_SIZE") // ranks)
+    nodes = max(1, _count(environ, "WORLD_SIZE") // ranks) if "LOCAL_WORLD_SIZE" in environ else 1
     everything = int(split.locate["size"].sum(dtype="u8")) if shuffle else 0
     block = split.block * everything // max(1, len(split.locate))
     return elsewhere.source(split, spread=spread(options, nodes, everything, block), ranks=ranks * readers)
