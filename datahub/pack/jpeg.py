@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import struct
+from functools import lru_cache
 from typing import NamedTuple
 
 Encoded = bytes | memoryview
@@ -17,6 +18,13 @@ BARE = frozenset(range(0xD0, 0xD8)) | {0x01}
 """Markers without a length: RST0..RST7 and TEM."""
 BLOCK = 8
 
+_TELLING = FRAMES | {DRI, APP14}
+"""Markers whose segments `read` looks into."""
+_NO_SEGMENT = BARE | {0, 0xFF, SOI, EOI}
+_MARKER = struct.Struct(">BBH")
+"""0xFF, the marker and its segment's length."""
+_SIZE = struct.Struct(">BHH")
+"""Bits a sample, height and width in a frame header."""
 _AFTER_ENTROPY = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
@@ -27,6 +35,14 @@ class Component(NamedTuple):
     h: int
     v: int
     tq: int
+
+
+class Sampling(NamedTuple):
+    """A frame's components, and what follows from their factors; see `Header`."""
+
+    components: tuple[Component, ...]
+    mcu: tuple[int, int]
+    subsampled: tuple[bool, bool]
 
 
 class Segment(NamedTuple):
@@ -47,11 +63,12 @@ class Scan(NamedTuple):
     low: int
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """What stands before the first entropy-coded byte, which is at ``entropy``.
 
-    ``frame`` is the number of the SOF marker, ``sof`` its offset; ``segments`` end before SOS, which is at ``sos``;
+    ``frame`` is the number of the SOF marker, ``sof`` its offset; ``mcu`` is the width and height in pixels of an MCU
+    of a scan with all components, ``subsampled`` whether any of them has fewer columns, and fewer rows, than the image;
+    ``segments`` end before SOS, which is at ``sos``;
     ``restart`` is DRI's interval in MCUs (0: none); ``adobe`` is APP14's transform (0 RGB or CMYK, 1 YCbCr, 2 YCCK),
     None without that segment.
     """
@@ -61,6 +78,8 @@ class Header:
     width: int
     height: int
     components: tuple[Component, ...]
+    mcu: tuple[int, int]
+    subsampled: tuple[bool, bool]
     segments: tuple[Segment, ...]
     sof: int
     sos: int
@@ -76,21 +95,6 @@ class Header:
         return "YCCK" if self.adobe == 2 else "CMYK"
 
     @property
-    def mcu(self) -> tuple[int, int]:
-        """Width and height in pixels of an MCU of a scan with all components.
-
-        An MCU of a lone component is one block, whatever its sampling factors (T.81 A.2.2).
-        """
-        if len(self.components) == 1:
-            return BLOCK, BLOCK
-        return BLOCK * max(c.h for c in self.components), BLOCK * max(c.v for c in self.components)
-
-    @property
-    def subsampled(self) -> tuple[bool, bool]:
-        """Whether any component has fewer columns, and fewer rows, than the image."""
-        return len({c.h for c in self.components}) > 1, len({c.v for c in self.components}) > 1
-
-    @property
     def blocks(self) -> int:
         """Blocks in an MCU of a scan with all components."""
         return 1 if len(self.components) == 1 else sum(c.h * c.v for c in self.components)
@@ -104,32 +108,33 @@ def read(data: Encoded) -> Header:
     frame: Segment | None = None
     restart, adobe, at = 0, None, 2
     while True:
-        marker, start, end = segment = _segment(data, at)
+        marker, start, at = segment = _segment(data, at)
         if marker == SOS:
             break
-        if marker in FRAMES:
+        segments.append(segment)
+        if marker not in _TELLING:
+            continue
+        if marker == DRI:
+            restart = _restart(data, segment)
+        elif marker != APP14:
             if frame is not None:
                 raise ValueError("two frame headers")
             frame = segment
-        elif marker == DRI:
-            restart = _restart(data, segment)
-        elif marker == APP14 and end - start >= 16 and data[start + 4 : start + 9] == b"Adobe":
+        elif at - start >= 16 and data[start + 4 : start + 9] == b"Adobe":
             adobe = data[start + 15]
-        segments.append(segment)
-        at = end
     if frame is None:
         raise ValueError("a scan without a frame header")
-    precision, height, width, components = _frame(data, frame)
+    precision, height, width, sampling = _frame(data, frame)
     return Header(
         frame.marker - 0xC0,
         precision,
         width,
         height,
-        components,
+        *sampling,
         tuple(segments),
         frame.start,
         start,
-        end,
+        at,
         restart,
         adobe,
     )
@@ -153,44 +158,46 @@ def _segment(data: Encoded, at: int) -> Segment:
     """The segment whose marker is at ``at``, fill bytes and markers without a length skipped."""
     size = len(data)
     while at + 4 <= size:
-        if data[at] != 0xFF:
+        lead, marker, length = _MARKER.unpack_from(data, at)
+        if lead != 0xFF:
             raise ValueError(f"no marker at byte {at}")
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-        elif marker in BARE:
-            at += 2
-        elif marker in (0, SOI, EOI):
-            raise ValueError(f"marker 0x{marker:02X} at byte {at}, before the first scan")
-        else:
-            length = data[at + 2] << 8 | data[at + 3]
-            if length < 2 or at + 2 + length > size:
+        if marker not in _NO_SEGMENT:
+            end = at + 2 + length
+            if length < 2 or end > size:
                 raise ValueError(f"the segment at byte {at} is cut short")
-            return Segment(marker, at, at + 2 + length)
+            return Segment(marker, at, end)
+        if marker in (0, SOI, EOI):
+            raise ValueError(f"marker 0x{marker:02X} at byte {at}, before the first scan")
+        at += 1 if marker == 0xFF else 2
     raise ValueError("cut short before the first scan")
 
 
-def _frame(data: Encoded, segment: Segment) -> tuple[int, int, int, tuple[Component, ...]]:
+def _frame(data: Encoded, segment: Segment) -> tuple[int, int, int, Sampling]:
     """Precision, height, width and components."""
     start, end = segment.start, segment.end
     count = data[start + 9] if end - start >= 10 else 0
     if not count or end - start != 10 + 3 * count:
         raise ValueError("a frame header of a wrong length")
-    components = []
-    for at in range(start + 10, end, 3):
-        sampling = data[at + 1]
-        component = Component(data[at], sampling >> 4, sampling & 15, data[at + 2])
-        if not (1 <= component.h <= 4 and 1 <= component.v <= 4):
-            raise ValueError(f"sampling factors {component.h} x {component.v}")
-        components.append(component)
-    height = data[start + 5] << 8 | data[start + 6]
-    width = data[start + 7] << 8 | data[start + 8]
-    precision = data[start + 4]
+    sampling = _sampling(bytes(data[start + 10 : end]))
+    precision, height, width = _SIZE.unpack_from(data, start + 4)
     if not width:
         raise ValueError("an image without columns")
     if not 2 <= precision <= 16:
         raise ValueError(f"{precision} bits a sample")
-    return precision, height, width, tuple(components)
+    return precision, height, width, sampling
+
+
+@lru_cache(maxsize=64)
+def _sampling(spec: bytes) -> Sampling:
+    """What the components' three bytes each say; the same few in nearly all images."""
+    components = tuple(Component(id, hv >> 4, hv & 15, tq) for id, hv, tq in zip(*[iter(spec)] * 3, strict=True))
+    across, down = {c.h for c in components}, {c.v for c in components}
+    wrong = next((c for c in components if not (1 <= c.h <= 4 and 1 <= c.v <= 4)), None)
+    if wrong is not None:
+        raise ValueError(f"sampling factors {wrong.h} x {wrong.v}")
+    # An MCU of a lone component is one block, whatever its sampling factors (T.81 A.2.2).
+    mcu = (BLOCK * max(across), BLOCK * max(down)) if len(components) > 1 else (BLOCK, BLOCK)
+    return Sampling(components, mcu, (len(across) > 1, len(down) > 1))
 
 
 def _restart(data: Encoded, segment: Segment) -> int:

@@ -12,12 +12,13 @@ big-endian u16 for each entropy-coded segment, its length without the marker aft
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datahub.pack import jpeg
+from datahub.pack.jpeg import Encoded
 
 MAGIC = b"DHTILES\0"
 VERSION = 1
@@ -31,11 +32,12 @@ _FIXED = struct.Struct(">BBBxHHHIII")
 number of entropy-coded segments."""
 _CONTENT_CAP = LENGTH_CAP - 2 - _PART.size
 _OURS = b"\xff\xe9"
-_CYCLE = 8
+_EOI = bytes([jpeg.EOI])
+CYCLE = bytes(range(0xD0, 0xD8))
+"""Second bytes of RST0..RST7."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Tiling:
+class Tiling(NamedTuple):
     """Where the entropy-coded segments of a tiled JPEG are; what `read_table` returns fits the data it was read from.
 
     Offsets are from the start of the file. Segment ``i``, with the two bytes of the marker after it, is
@@ -54,8 +56,8 @@ class Tiling:
     head_length: int
     sof: int
     subsampled: tuple[bool, bool]
-    sizes: NDArray[np.int64] = field(repr=False)
-    bounds: NDArray[np.int64] = field(repr=False)
+    sizes: NDArray[np.int64]
+    bounds: NDArray[np.int64]
 
     @property
     def per_row(self) -> int:
@@ -69,11 +71,9 @@ def grid(header: jpeg.Header) -> tuple[int, int]:
     return -(-header.width // width), -(-header.height // height)
 
 
-def codes(count: int) -> NDArray[np.uint8]:
+def codes(count: int) -> bytes:
     """Second bytes of the markers that follow ``count`` segments: RST0..RST7 in turn, then EOI."""
-    found = 0xD0 + np.arange(count, dtype=np.uint8) % _CYCLE
-    found[-1] = jpeg.EOI
-    return found
+    return (CYCLE * (count // len(CYCLE) + 1))[: count - 1] + _EOI
 
 
 def arranged(output: bytes, header: jpeg.Header, lengths: NDArray[np.int64]) -> bytes:
@@ -112,7 +112,7 @@ def _decides(segment: bytes) -> bool:
     return True
 
 
-def read_table(data: jpeg.Encoded) -> Tiling | None:
+def read_table(data: Encoded) -> Tiling | None:
     """The tiling that ``data`` carries; None without a table, or with one that the data do not bear out."""
     try:
         return tiling_of(data, jpeg.read(data))
@@ -120,7 +120,7 @@ def read_table(data: jpeg.Encoded) -> Tiling | None:
         return None
 
 
-def tiling_of(data: jpeg.Encoded, header: jpeg.Header) -> Tiling | None:
+def tiling_of(data: Encoded, header: jpeg.Header) -> Tiling | None:
     """As `read_table`, of data whose header was read."""
     table = _table(data, header)
     if table is None or len(table) < _FIXED.size:
@@ -135,8 +135,8 @@ def tiling_of(data: jpeg.Encoded, header: jpeg.Header) -> Tiling | None:
     sizes += MARKER
     bounds = np.empty(count + 1, np.int64)
     bounds[0] = header.entropy
-    np.cumsum(sizes, out=bounds[1:])
-    bounds[1:] += header.entropy
+    bounds[1:] = sizes
+    np.add.accumulate(bounds, out=bounds)
     if bounds[-1] != len(data) or not _marked(data, bounds[1:]):
         return None
     sizes = sizes.reshape(rows, columns // every)
@@ -157,9 +157,9 @@ def tiling_of(data: jpeg.Encoded, header: jpeg.Header) -> Tiling | None:
     )
 
 
-def _table(data: jpeg.Encoded, header: jpeg.Header) -> bytes | None:
+def _table(data: Encoded, header: jpeg.Header) -> Encoded | None:
     """The table put together from its APP9 segments, which are in order; None when one is missing."""
-    contents: list[jpeg.Encoded] = []
+    contents: list[Encoded] = []
     complete = False
     for marker, start, end in header.segments:
         if marker != jpeg.APP9 or end - start < 4 + _PART.size:
@@ -171,20 +171,24 @@ def _table(data: jpeg.Encoded, header: jpeg.Header) -> bytes | None:
             return None
         contents.append(data[start + 4 + _PART.size : end])
         complete = len(contents) == total
-    return b"".join(contents) if complete else None
+    if not complete:
+        return None
+    return contents[0] if len(contents) == 1 else b"".join(contents)
 
 
-def _is_head(data: jpeg.Encoded, header: jpeg.Header, offset: int) -> bool:
+def _is_head(data: Encoded, header: jpeg.Header, offset: int) -> bool:
     """Whether a segment starts at ``offset`` and nothing that decoding needs stands before it."""
     if header.frame not in (0, 1) or header.precision != 8:
         return False
-    before = [segment for segment in header.segments if segment.start < offset]
-    if any(_decides(bytes(data[segment.start : segment.start + 9])) for segment in before):
-        return False
-    return any(segment.start == offset for segment in header.segments)
+    for _, start, _ in header.segments:
+        if start >= offset:
+            return start == offset
+        if _decides(bytes(data[start : start + 9])):
+            return False
+    return False
 
 
-def _marked(data: jpeg.Encoded, ends: NDArray[np.int64]) -> bool:
+def _marked(data: Encoded, ends: NDArray[np.int64]) -> bool:
     """Whether RST0..RST7 in turn, and EOI last, stand before ``ends``."""
     entropy = np.frombuffer(data, np.uint8)
-    return bool((entropy[ends - 2] == 0xFF).all()) and bool((entropy[ends - 1] == codes(len(ends))).all())
+    return entropy[ends - 2].tobytes().count(0xFF) == len(ends) and entropy[ends - 1].tobytes() == codes(len(ends))

@@ -127,7 +127,7 @@ def _lengths(output: bytes, start: int, count: int) -> NDArray[np.int64]:
     entropy = np.frombuffer(output, np.uint8, len(output) - start, start)
     prefixes = np.flatnonzero(entropy[:-1] == 0xFF)
     markers = prefixes[entropy[prefixes + 1] != 0]
-    if not np.array_equal(entropy[markers + 1], codes(count)):
+    if entropy[markers + 1].tobytes() != codes(count):
         raise NotTiled("refused by jpegtran", detail="its restart markers are not where they should be")
     lengths: NDArray[np.int64] = np.diff(markers, prepend=-MARKER) - MARKER
     if int(lengths.max()) > LENGTH_CAP:

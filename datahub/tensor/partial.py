@@ -8,25 +8,20 @@ for bit, those of the whole image. Damage in what is not decoded is not seen.
 from __future__ import annotations
 
 import re
-import threading
 from typing import NamedTuple
 
-import numpy as np
 import simplejpeg
 
 from datahub.pack import jpeg
 from datahub.pack.tiletable import tiling_of
-from datahub.tensor.bitstream import crop
+from datahub.tensor.bitstream import REACH, crop
 from datahub.tensor.decode import Encoded, Header, Pixels
+from datahub.tensor.scratch import scratch
 
 _LEFT_OVER = re.compile(r"Corrupt JPEG data: [0-9]+ extraneous bytes before marker 0xd9")
 """What libjpeg remarks, when it is done, of coded data that it had no need of."""
-SCRATCH_CAP = 16 << 20
-"""Bytes of pixels above which a thread does not keep its buffer."""
 _SIZE_AT = 5
 """Where a frame header holds the image's height."""
-
-_thread = threading.local()
 
 
 class Part(NamedTuple):
@@ -83,29 +78,15 @@ def _rows(data: Encoded, header: jpeg.Header, bottom: int) -> int:
     if header.frame not in (0, 1) or header.restart or not one_scan:
         return header.height
     step = header.mcu[1]
-    margin = step if header.subsampled[1] else 0
-    return min(-(-(bottom + margin) // step) * step, header.height)
+    reach = REACH if header.subsampled[1] else 0
+    return min(-(-(bottom + reach) // step) * step, header.height)
 
 
 def _decoded(part: Part, channels: int) -> Pixels | None:
-    shape = part.height, part.width, channels
-    scratch = _scratch(part.height * part.width * channels)
+    pixels = scratch("pixels", (part.height, part.width, channels))
     space = "RGB" if channels == 3 else "GRAY"
     try:
-        found: Pixels = simplejpeg.decode_jpeg(part.data, space, fastdct=False, fastupsample=False, buffer=scratch)
+        found: Pixels = simplejpeg.decode_jpeg(part.data, space, fastdct=False, fastupsample=False, buffer=pixels)
     except ValueError as error:
-        if part.short and _LEFT_OVER.fullmatch(str(error)):
-            return scratch[: part.height * part.width * channels].reshape(shape)
-        return None
-    return found if found.shape == shape else None
-
-
-def _scratch(size: int) -> Pixels:
-    """At least ``size`` bytes that belong to this thread: memory that stays in its core's cache."""
-    kept: Pixels | None = getattr(_thread, "pixels", None)
-    if kept is not None and len(kept) >= size:
-        return kept
-    made = np.empty(size, np.uint8)
-    if size <= SCRATCH_CAP:
-        _thread.pixels = made
-    return made
+        return pixels if part.short and _LEFT_OVER.fullmatch(str(error)) else None
+    return found if found.shape == pixels.shape else None

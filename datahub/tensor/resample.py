@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from datahub.tensor.scratch import scratch
+
 Pixels = NDArray[np.uint8]
 
 _scale = torch.ops.aten._upsample_bilinear2d_aa.out
@@ -25,23 +27,25 @@ def framed_pixels(
 
     ``out`` is uint8 ``(C, H, W)`` with planes or with interleaved pixels underneath.
     """
-    pixels = windowed(resized(region, scaled), window)
+    pixels = windowed(_resized(region, scaled), window)
     if flip:
-        mirrored: Any = cv2.flip(pixels, 1)
+        mirrored: Any = cv2.flip(pixels, 1, scratch("mirrored", pixels.shape))
         pixels = mirrored.reshape(pixels.shape)  # OpenCV drops a lone channel
     split(pixels, out)
 
 
-def resized(region: Pixels, scaled: tuple[int, int]) -> Pixels:
-    """uint8 ``(h, w, C)`` to ``(*scaled, C)``, antialiased bilinear."""
+def _resized(region: Pixels, scaled: tuple[int, int]) -> Pixels:
+    """uint8 ``(h, w, C)`` to ``(*scaled, C)``, antialiased bilinear, in this thread's scratch or ``region`` itself."""
     if region.shape[:2] == scaled:
         return region
-    region = np.ascontiguousarray(region)
-    source = torch.from_numpy((region if region.flags.writeable else region.copy())[None])
-    out = torch.empty((1, *scaled, region.shape[2]), dtype=torch.uint8)
-    _scale(source.permute(0, 3, 1, 2), list(scaled), False, out=out.permute(0, 3, 1, 2))
-    found: Pixels = out[0].numpy()
-    return found
+    if not region.flags.carray:  # torch's kernel, too, would copy it; and it warns of memory that is read-only
+        whole = scratch("region", region.shape)
+        whole[...] = region
+        region = whole
+    out = scratch("scaled", (*scaled, region.shape[2]))
+    into = torch.from_numpy(out[None]).permute(0, 3, 1, 2)
+    _scale(torch.from_numpy(region[None]).permute(0, 3, 1, 2), list(scaled), False, out=into)
+    return out
 
 
 def windowed(pixels: Pixels, window: tuple[int, int, int, int]) -> Pixels:
