@@ -227,7 +227,7 @@ def consistent_tables(rng: Rng, data: bytearray) -> bytearray:
     else:
         parts[a] = rng.randbytes(len(parts[a])).replace(b"\xff", b"\xfe")
     at = data.find(tiletable.MAGIC) + 38
-    codes = tiletable.codes(len(parts)).tolist()
+    codes = list(tiletable.codes(len(parts)))
     whole = b"".join(part + bytes((0xFF, code)) for part, code in zip(parts, codes, strict=True))
     head = data[: bounds[0]]
     if 2 * len(sizes) + 60 < 1 << 16:
