@@ -119,6 +119,7 @@ def test_samples_are_webdatasets(make, folder):
 
 
 def test_open_gives_samples_and_tables(settings, folder):
+    assert tuple(open_dataset("mine", settings, source=folder).fields) == ("image", "label", "json")
     dataset = open_dataset("mine", settings, source=folder)
     row = dataset["train"][30]
     assert (row.key, row["label"], row["source"]) == ("4/00030", 0, "4/00030.png")
@@ -126,6 +127,17 @@ def test_open_gives_samples_and_tables(settings, folder):
     assert dataset.classes == ["0", "1", "2"] and dataset["train"].entry.histogram == [17, 17, 16]
     again = pickle.loads(pickle.dumps(dataset))
     assert again["train"][30].encoded == row.encoded == image(30) and again["train"][30].key == row.key
+
+
+def test_other_members_are_fields_of_bytes(make, tmp_path):
+    members = [*sample(0, npy=b"123", bin=b"4"), *sample(1, bin=b""), *sample(2), *sample(3, npy=b"56")]
+    (tmp_path / "s.tar").write_bytes(tar([*members, ("000003.Seg.png", b"789")]))
+    source = f"{tmp_path}/s.tar"
+    for options in ({}, {"cache_dir": tmp_path / "cache"}):
+        loader = make(source=source, fields=("bin", "npy", "seg_png"), **options)
+        assert next(iter(loader)) == ([b"4", b"", b"", b""], [b"123", b"", b"", b"56"], [b"", b"", b"", b"789"])
+        assert [each["npy"] for each in loader.split] == [b"123", b"", b"", b"56"]
+    assert next(iter(make(source=source))).keys() == {"image", "label", "index", "valid", "n_global"}
 
 
 def test_what_selects_and_weighs(make, folder):

@@ -32,11 +32,10 @@ class ForeignSplit(Split):
         assert isinstance(self.dataset, ForeignDataset)
         return ForeignShards(str(self.dataset.ref), [self.dataset.places[each.path] for each in self.entry.shards])
 
-    def read(self, index: int) -> bytes:
+    def _read(self, index: int, shard: int, offset: int, size: int) -> bytes:
         if self.dataset.elsewhere is not None:
-            return super().read(index)
-        row = self.locate[index]
-        return self._here.read(int(row["shard"]), int(row["offset"]), int(row["size"]))
+            return super()._read(index, shard, offset, size)
+        return self._here.read(shard, offset, size)
 
     def close(self) -> None:
         super().close()

@@ -29,6 +29,10 @@ from datahub.stream.foreign.parts import Part
 
 VARIANT = "wds"
 """What shards without our record go by, where the caller names no variant."""
+MOST_FIELDS = 64
+"""Extensions beside those that are read."""
+TEXTS = {"json": "json", "text": "txt"}
+"""Fields that are in the index -> their extension."""
 Int = NDArray[np.int64]
 
 
@@ -39,6 +43,7 @@ class Merging:
         self._facts, self._found, self._shown = facts, found, shown
         self._splits = _split_of(facts)
         self._labels, self._classes = self._labelled()
+        self._others = self._other_fields()
         self._fields = self._kinds()
 
     def write(self, folder: Path) -> Record:
@@ -99,10 +104,24 @@ class Merging:
         found = {"image": FieldSpec(type="image", extension=extension, shape=self._shape())}
         if self._labels is not None:
             found["label"] = FieldSpec(type="label", extension="cls")
-        for name, kind, extension in (("json", "json", "json"), ("text", "text", "txt")):
+        for name, extension in TEXTS.items():
             if any(len(part.table) > part.table[name].null_count for part in self._found):
-                found[name] = FieldSpec(type=kind, extension=extension)
-        return found
+                found[name] = FieldSpec(type=name, extension=extension)
+        return found | {name: FieldSpec(type="bytes", extension=kind) for kind, name in self._others.items()}
+
+    def _other_fields(self) -> dict[str, str]:
+        """Extension of members that are only located -> the field that gives their bytes."""
+        kinds = {
+            kind
+            for part in self._found
+            for each in part.table["others"].to_pylist()
+            if each
+            for kind in json.loads(each)
+        }
+        if len(kinds) > MOST_FIELDS:  # extensions that number something: no two samples share one
+            return {}
+        named = tables.field_names(sorted(kinds))
+        return {kind: f"{name}_bytes" if name in TEXTS else name for kind, name in named.items()}
 
     def _shape(self) -> list[int] | None:
         """(H, W, 3) where the headers of all images say so."""
@@ -199,14 +218,23 @@ class Merging:
         yield "image_size", table["image_size"]
         if "label" in self._fields:
             yield "label", array(labels, pa.int64())
-        for name in ("json", "text"):
+        for name in TEXTS:
             if name in self._fields:
                 yield name, table[name]
         yield "width", table["width"]
         yield "height", table["height"]
         yield "format", table["format"]
         yield "sha256", table["sha256"]
-        yield "others", table["others"]
+        yield from self._places(table)
+
+    def _places(self, table: pa.Table) -> Iterator[tuple[str, Any]]:
+        """Where the other members are; one that a sample lacks is empty."""
+        there = [json.loads(each) if each else {} for each in table["others"].to_pylist()] if self._others else []
+        starts = table["image_offset"].to_pylist()
+        for kind, name in self._others.items():
+            places = [each.get(kind, (start, 0)) for each, start in zip(there, starts, strict=True)]
+            yield f"{name}_offset", array([offset for offset, _ in places], pa.int64())
+            yield f"{name}_size", array([size for _, size in places], pa.int64())
 
 
 def _split_of(facts: Sequence[Facts]) -> list[str]:
