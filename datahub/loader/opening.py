@@ -59,7 +59,7 @@ def _opened(ref: str | Ref, settings: Settings, where: Where | None, *, asked_fo
         except NotInStore:
             if where is None:
                 raise
-            dataset = where.open(wanted, settings)
+            dataset = where.named(wanted).open(wanted, settings)
     dataset.decode = partial(decode_image, channels=image_channels(dataset))
     dataset.wrap = wrap
     return dataset

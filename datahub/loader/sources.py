@@ -63,6 +63,15 @@ class Where:
         assert found is not None
         return found
 
+    def named(self, ref: Ref) -> Where:
+        """The same, of a place where datasets go by their names. Raises `BadArgument` for shards without one."""
+        from datahub.stream.foreign.naming import names_shards
+
+        if names_shards(self.url):
+            hint = "give source= beside the name, or the shards as the reference: wds:..."
+            raise BadArgument("DATAHUB_SOURCE", self.url, f"shards are not searched for {ref}", hint)
+        return self
+
     def open(self, ref: Ref, settings: Settings) -> store.Dataset:
         """The dataset at the source. Local folders are read where they are, unless a cache was asked for."""
         from datahub.stream.foreign.naming import holds_shards, names_shards

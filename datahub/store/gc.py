@@ -14,11 +14,12 @@ import msgspec
 
 from datahub.acquire.receipts import Receipt
 from datahub.core import atomic
-from datahub.core.errors import LockTimeout, NotReadable, from_oserror
+from datahub.core.errors import DatahubError, LockTimeout, NotReadable, from_oserror
 from datahub.core.locks import FileLock
 from datahub.core.settings import Settings
 from datahub.store.find import list_local
 from datahub.store.paths import BUILDING, DERIVED, RESIDENT, pack_lock, pack_locks
+from datahub.store.record import Record, read
 from datahub.store.remove import files_under, size_of
 
 DAY = 86_400.0
@@ -117,12 +118,20 @@ def _residents(settings: Settings, before: float) -> Iterator[Leftover]:
     found = [each for each in _entries(settings.home / DERIVED) if DIGEST.fullmatch(each.name)]
     if not found:
         return
-    local = (split.fingerprint for each in list_local(settings) for split in each.record.splits.values())
+    records = [each.record for each in list_local(settings)] + list(_foreign(found))
+    local = (split.fingerprint for each in records for split in each.splits.values())
     held = {fingerprint.removeprefix("sha256:") for fingerprint in local}
     for folder in found:
         path = folder / RESIDENT
         if folder.name not in held and path.is_dir() and _last_write(path) < before:
             yield Leftover(path, "resident", size_of(path))
+
+
+def _foreign(folders: list[Path]) -> Iterator[Record]:
+    """The records of indexes of shards that stand elsewhere."""
+    for folder in folders:
+        with suppress(OSError, DatahubError):
+            yield read(folder)
 
 
 def _entries(folder: Path) -> list[Path]:

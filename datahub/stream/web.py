@@ -12,7 +12,7 @@ import urllib3
 
 from datahub.acquire.http import HttpOrigin, MayFollow, pool_for
 from datahub.acquire.origins import Stream
-from datahub.core.errors import ConnectionLost, HttpError
+from datahub.core.errors import ConnectionLost, HttpError, SizeMismatch
 from datahub.stream.origin import CONNECTIONS, Received
 
 CONNECT, SILENCE = 10.0, 20.0
@@ -52,6 +52,8 @@ class WebFiles:
 
     def _body(self, path: str, stream: Stream, start: int, end: int, deadline: float, received: Received) -> None:
         """Hand on what was asked for; an origin without ranges sends the whole file, whose beginning is passed over."""
+        if stream.total is not None and stream.total < end:
+            raise SizeMismatch(self.name(path), end, stream.total, "the origin's file was cut: write it there again")
         at = stream.start
         for data in stream.chunks:
             wanted = data[max(0, start - at) : max(0, end - at)]

@@ -303,6 +303,9 @@ class TestWhatIsWrong:
             make(ref=f"wds:{folder}", source=folder)
         with pytest.raises(Offline):
             make(source="https://host/x-{0..3}.tar", settings=Settings(home=tmp_path, offline=True))
+        settings = Settings(home=tmp_path / "other", source=f"{folder}/train-*.tar")
+        with pytest.raises(BadArgument, match=r"DATAHUB_SOURCE=.*shards are not searched for mine"):
+            make(source=None, settings=settings)
         (tmp_path / "none").mkdir()
         with pytest.raises(BadArgument, match=r"holds no dataset\.json"):
             make(source=tmp_path / "none")
