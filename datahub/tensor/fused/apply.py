@@ -19,8 +19,8 @@ NUMBERS = FIELDS + 4
 """Of those, with four of float64 behind them."""
 BLOCK = 256
 """Pixels of an axis that a program of the table kernel holds at once."""
-TALL, WIDE, ROWS, TAPS = 8, 32, 8, 4
-"""The tile of a warp: rows and values of output, input rows at once, taps at once."""
+TALL, WIDE = 16, 32
+"""The tile of a warp: rows and values of output."""
 
 Upload = Callable[[NDArray[np.int64]], torch.Tensor]
 """Puts numbers on the device, as a tensor of their own."""
@@ -107,15 +107,16 @@ def _launch(
     first = torch.empty((batch, 2, shown), dtype=torch.int32, device=device)
     count = torch.empty_like(first)
     bits = torch.empty((batch, 2), dtype=torch.int32, device=device)
-    weights = torch.empty((batch, 2, taps, shown), dtype=torch.int16, device=device)
+    fours = -(-taps // 4) + 1  # rows may begin up to three before the first that is read
+    weights = torch.empty((batch, 2, fours, 2, shown), dtype=torch.int32, device=device)
     kernels.tables[(batch, 2)](
-        given, given.view(torch.float64), first, count, bits, weights, height, width, shown, taps,
+        given, given.view(torch.float64), first, count, bits, weights, height, width, shown, taps, fours,
         FIELDS=FIELDS, BLOCK=BLOCK,
     )  # fmt: skip
     steps = {image.stride(2) for image in images}
     values = -(-width * channels // WIDE) if channels_last else channels * -(-width // WIDE)
     kernels.resample[(values * -(-height // TALL), batch)](
-        given, first, count, bits, weights, out if table is None else table, out, height, width, shown, taps,
+        given, first, count, bits, weights, out if table is None else table, out, height, width, shown, fours,
         FIELDS=FIELDS, CHANNELS=channels, INTERLEAVED=channels_last, LOOKED_UP=table is not None,
-        PIXEL=steps.pop() if len(steps) == 1 else 0, TALL=TALL, WIDE=WIDE, ROWS=ROWS, TAPS=TAPS, num_warps=1,
+        PIXEL=steps.pop() if len(steps) == 1 else 0, TALL=TALL, WIDE=WIDE, DOT=device.type == "cuda", num_warps=1,
     )  # fmt: skip
