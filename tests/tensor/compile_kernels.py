@@ -9,8 +9,8 @@ from triton.compiler import ASTSource
 from datahub.tensor.fused import apply, kernels
 
 TARGET = GPUTarget("cuda", 90, 32)
-NUMBERS = dict.fromkeys(("shown_rows", "shown_columns", "shown", "taps"), "i32")
-MADE = {"first": "*i32", "count": "*i32", "bits": "*i32", "weights": "*i16"}
+NUMBERS = dict.fromkeys(("shown_rows", "shown_columns", "shown", "taps", "fours"), "i32")
+MADE = {"first": "*i32", "count": "*i32", "bits": "*i32", "weights": "*i32"}
 
 
 def check(name: str, signature: dict[str, str], constants: dict[str, object], warps: int = 4) -> None:
@@ -26,11 +26,12 @@ def main() -> None:
         {"params": "*i64", "boxes": "*fp64", **MADE, **NUMBERS},
         {"FIELDS": apply.FIELDS, "BLOCK": apply.BLOCK},
     )
-    tile = {"TALL": apply.TALL, "WIDE": apply.WIDE, "ROWS": apply.ROWS, "TAPS": apply.TAPS, "FIELDS": apply.FIELDS}
+    tile = {"TALL": apply.TALL, "WIDE": apply.WIDE, "DOT": True, "FIELDS": apply.FIELDS}
+    numbers = {name: kind for name, kind in NUMBERS.items() if name != "taps"}
     for interleaved, looked_up, out, step in ((True, True, "*bf16", 1), (False, False, "*u8", 0)):
         check(
             "resample",
-            {"params": "*i64", **MADE, "table": out, "out": out, **NUMBERS},
+            {"params": "*i64", **MADE, "table": out, "out": out, **numbers},
             {**tile, "CHANNELS": 3, "INTERLEAVED": interleaved, "LOOKED_UP": looked_up, "PIXEL": step},
             warps=1,
         )

