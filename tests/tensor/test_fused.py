@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -71,8 +72,10 @@ def test_the_reference_is_torchvisions_resized_crop_bit_for_bit():
 SIZES = [(1, 1), (2, 30), (19, 5), (24, 21), (40, 33)]
 
 
-@pytest.mark.parametrize("looked_up", [False, True])
-@pytest.mark.parametrize(("channels", "channels_last"), [(1, False), (3, False), (3, True)])
+CASES = [(1, False, True), (3, False, False), (3, True, True)]
+
+
+@pytest.mark.parametrize(("channels", "channels_last", "looked_up"), CASES)
 def test_the_kernel_is_the_reference(channels, channels_last, looked_up):
     rng = random.Random(channels)
     images = [image(rng, *size, channels) for size in SIZES]
@@ -96,27 +99,28 @@ def test_the_kernel_is_the_reference(channels, channels_last, looked_up):
 def test_images_of_one_layout(interleaved):
     """All of them planar, which the kernel reads by words, or interleaved; boxes that end with their memory."""
     rng = random.Random(7)
-    images = [image(rng, *size) for size in SIZES]
+    sizes = [(2, 30), (24, 21)]
+    images = [image(rng, *size) for size in sizes]
     images = [
         each.permute(1, 2, 0).contiguous().permute(2, 0, 1) if interleaved else each.contiguous() for each in images
     ]
-    given = regions([(0, 0, width, height) for height, width in SIZES], (7, 10))
+    given = regions([(0, 0, width, height) for height, width in sizes], (3, 5))
     wanted = resample(images, given, kernel=False)
     assert torch.equal(resample([each.to(DEVICE) for each in images], given, kernel=True).cpu(), wanted)
 
 
 def test_strong_scaling_stays_exact():
-    pixels = image(random.Random(3), 60, 2)
-    given = regions([(0, 0, 2, 60)], (1, 2))
+    pixels = image(random.Random(3), 40, 1)
+    given = regions([(0, 0, 1, 40)], (1, 1))
     wanted = resample([pixels], given, kernel=False)
     assert torch.equal(resample([pixels.to(DEVICE)], given, kernel=True).cpu(), wanted)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_lookups_are_what_normalize_gives(dtype):
     rng = random.Random(4)
     pixels = image(rng, 20, 30)
-    given = regions([(3, 2, 20, 16)], (8, 8))
+    given = regions([(3, 2, 20, 16)], (4, 4))
     normalize = Normalize(*IMAGENET)
     table = normalize.looked_up(dtype, 3)
     found = resample([pixels.to(DEVICE)], given, table=table.to(DEVICE), kernel=True).cpu()
@@ -182,11 +186,12 @@ def test_no_rows_are_no_images():
     assert moved(pixels, np.empty(0, np.int64), None).shape == (0, 3, 5, 5)
 
 
+@pytest.mark.slow
 def test_the_kernels_compile_for_a_card_that_is_not_here():
     """Triton brings NVIDIA's assembler along: what it refuses would otherwise be found on the card alone."""
     script = Path(__file__).parent / "compile_kernels.py"
     command = [sys.executable, str(script)]
-    environment = {**__import__("os").environ, "TRITON_INTERPRET": "0"}
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == ["tables", "resample", "resample", "moved"]
