@@ -218,6 +218,11 @@ class Assembler:
         self._count(step)
         return batch
 
+    @property
+    def place(self) -> str | None:
+        """Where batches are made, in words; None on the host."""
+        return None
+
     def received(self, made: Any) -> Any:
         """What `finish` made, in the thread that gets it."""
         return made

@@ -67,6 +67,11 @@ class DeviceAssembler(Assembler):
         self._kept: dict[str, torch.Tensor] = {}
         """What every batch needs of the device: the lookup's table, the resident pixels."""
 
+    @property
+    def place(self) -> str:
+        decoder = self._ring.backend.decodes() if self._decodes else None
+        return f"{self._device}; images are decoded by {decoder or 'the host'}"
+
     def make(self, step: Step) -> Any:
         return self.received(super().make(step))
 

@@ -12,9 +12,18 @@ from datahub.store.dataset import Split
 
 
 def explanation(
-    split: Split, schedule: Schedule, residence: Residence, workers: tuple[int, str], prefetch: int, stats: Stats
+    split: Split,
+    schedule: Schedule,
+    residence: Residence,
+    workers: tuple[int, str],
+    prefetch: int,
+    stats: Stats,
+    device: str | None = None,
 ) -> str:
-    """What is read, in which order, by whom (``workers``: how many, of what kind), and where the time went so far."""
+    """What is read, in which order, by whom (``workers``: how many, of what kind), and where the time went so far.
+
+    ``device``: where batches are made and what decodes there, in words; None on the host.
+    """
     plan = schedule.plan
     topology, options = plan.topology, plan.options
     order = "source order" if not plan.shuffle else f"shuffled by seed {plan.seed}, window {options.window}"
@@ -26,6 +35,7 @@ def explanation(
         + ("the tail is dropped" if plan.drop_last else "every sample once"),
         f"this is rank {topology.rank}, {workers[0]} worker {workers[1]}, {prefetch} batches ahead",
         f"pixels: {residence}",
+        *([f"device: {device}"] if device is not None else []),
     ]
     if stats["batches"]:
         lines.append(

@@ -91,6 +91,11 @@ class StreamingLoader:
     map; ``"host"`` does so whatever the size, ``"device"`` keeps the pixels in memory whole, ``"stream"`` decodes each
     batch. All give the same batches, and `explain` says what was chosen and why.
 
+    ``device="cuda"`` (this rank's card, ``"cuda:1"`` or a `datahub.loader.device.CudaOptions`) gives batches whose
+    tensors are all there: JPEGs are cut in their bitstream, decoded and augmented on the card, in streams of the
+    loader's own; nothing waits for the caller's. Draws and pixels are those of the host, but for what nvJPEG decodes
+    otherwise than libjpeg (a few levels; more at edges of colour, where it does not interpolate chroma).
+
     Raises `NotInStore`, `UnknownSplit`, `BadArgument`, `NotYetSupported`; loops raise `DamagedSample`, `StoreDamaged`,
     `WorkerDied`, and what the callables raise.
     """
@@ -349,7 +354,8 @@ class StreamingLoader:
         chosen = self._residency.chosen
         kind = "threads" if self._staff is None else "processes"
         ahead = self._prefetch if self._staff is None else max(self._prefetch, self._workers)
-        return explanation(self.split, self._schedule, chosen, (self._workers, kind), ahead, self.stats())
+        workers, place = (self._workers, kind), self._assembler.place
+        return explanation(self.split, self._schedule, chosen, workers, ahead, self.stats(), place)
 
     # -- ending ---------------------------------------------------------------------------------------------------
 

@@ -44,10 +44,12 @@ def nvimagecodec(images: list[bytes], batch: int, device: torch.device) -> Itera
     if device.type != "cuda":
         raise Missing("decodes on CUDA devices")
     decoder = nvimgcodec.Decoder(device_id=device.index or 0)
-    params = nvimgcodec.DecodeParams(color_spec=nvimgcodec.ColorSpec.RGB, apply_exif_orientation=False)
+    spec = nvimgcodec.ColorSpec
+    colour = spec.SRGB if hasattr(spec, "SRGB") else spec.RGB
+    params = nvimgcodec.DecodeParams(color_spec=colour, apply_exif_orientation=False)
 
     def decode(encoded: list[bytes]) -> list[torch.Tensor]:
-        found = decoder.decode(encoded, params=params)
+        found = decoder.decode([nvimgcodec.CodeStream(each) for each in encoded], params=params)
         return [torch.as_tensor(image, device=device).permute(2, 0, 1) for image in found]
 
     yield from _decoded(len(images), batch, lambda rows: [images[row] for row in rows], decode)
@@ -89,7 +91,12 @@ def dali(images: list[bytes], batch: int, device: torch.device) -> Iterator[torc
     def pipeline() -> Any:
         encoded = fn.external_source(lambda: [arrays[row] for row in next(orders)], dtype=types.UINT8, ndim=1)
         decoded = fn.decoders.image_random_crop(
-            encoded, device="mixed", output_type=types.RGB, random_area=[0.08, 1.0], hw_decoder_load=0.75
+            encoded,
+            device="mixed",
+            output_type=types.RGB,
+            random_area=[0.08, 1.0],
+            random_aspect_ratio=[3 / 4, 4 / 3],
+            hw_decoder_load=0.75,
         )
         scaled = fn.resize(decoded, device="gpu", size=[SIZE, SIZE], antialias=True)
         return fn.crop_mirror_normalize(

@@ -53,7 +53,7 @@ class Bench:
         self.device = torch.device(options.device)
         if self.device.type == "cuda":
             self.device = torch.device("cuda", self.device.index or 0)
-        self.batch = 8 if self.small else 256
+        self.batch = 4 if self.small else 256
 
     @property
     def name(self) -> str:

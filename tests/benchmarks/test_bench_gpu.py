@@ -20,7 +20,7 @@ def bench(tmp_path_factory) -> bench_gpu.Bench:
     made = bench_gpu.Bench(argparse.Namespace(small=True, work=work, rounds=1, device="cpu"))
     folder = work / "folder" / "class0"
     folder.mkdir(parents=True)
-    for row, data in enumerate(bench_gpu.drawn(8, small=True)):
+    for row, data in enumerate(bench_gpu.drawn(4, small=True)):
         (folder / f"{row}.jpg").write_bytes(data)
     pack(f"imagefolder:{folder.parent}", "gpubench@1/published", settings=made.settings(), jobs=1)
     bench_gpu._cifar(made)

@@ -178,6 +178,15 @@ def test_a_device_that_does_not_answer(photos):
     ring.close()
 
 
+def test_it_says_where_batches_are_made(photos, home):
+    with loader(photos, device=Rehearsal(), transform=TRAIN) as made:
+        assert "device: cpu; images are decoded by the host, in rehearsal" in made.explain()
+    with loader(home, "tiny", device=Rehearsal()) as made:
+        assert "device: cpu; images are decoded by the host\n" in made.explain() + "\n"
+    with loader(photos) as made:
+        assert "device:" not in made.explain()
+
+
 def test_closing_waits_for_what_is_on_its_way(photos):
     device = Rehearsal()
     made = loader(photos, device=device, transform=TRAIN)

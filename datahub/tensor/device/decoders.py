@@ -60,7 +60,10 @@ class TorchvisionDecoder:
 
 
 class NvImageCodecDecoder:
-    """``share`` of each batch, 0 to 1, for the hardware engine; the rest is decoded by CUDA. Pixels are interleaved."""
+    """``share`` of each batch, 0 to 1, for the hardware engine; the rest is decoded by CUDA.
+
+    Pixels are planar from 0.9 on, which the fused kernel reads by words, and interleaved before.
+    """
 
     def __init__(self, index: int, share: float) -> None:
         from nvidia import nvimgcodec
@@ -72,10 +75,13 @@ class NvImageCodecDecoder:
         # Chroma is interpolated as libjpeg does it; without the option it is repeated.
         self._decoder: Any = nvimgcodec.Decoder(device_id=index, backends=backends, options=":fancy_upsampling=1")
         self._one_at_a_time = threading.Lock()
-        spec = nvimgcodec.ColorSpec
+        spec, forms = nvimgcodec.ColorSpec, getattr(nvimgcodec, "SampleFormat", None)
+        self._planar = forms is not None
+        form = {} if forms is None else {"sample_format": forms.P_AUTO_COMPONENTS}
+        colour = spec.SRGB if hasattr(spec, "SRGB") else spec.RGB  # its name before 0.9
         self._params = {
-            channels: nvimgcodec.DecodeParams(color_spec=colour, apply_exif_orientation=False)
-            for channels, colour in ((1, spec.GRAY), (3, spec.RGB))
+            channels: nvimgcodec.DecodeParams(color_spec=each, apply_exif_orientation=False, **form)
+            for channels, each in ((1, spec.GRAY), (3, colour))
         }
         self.name = f"nvImageCodec, {share:.0%} by the hardware engine"
 
@@ -87,7 +93,8 @@ class NvImageCodecDecoder:
             images = self._decoder.decode(streams, params=self._params[channels], cuda_stream=stream.cuda_stream)
         if any(image is None for image in images):
             raise Undecodable(f"{sum(image is None for image in images)} images were refused")
-        return [torch.as_tensor(image, device=device).permute(2, 0, 1) for image in images]
+        found = [torch.as_tensor(image, device=device) for image in images]
+        return found if self._planar else [image.permute(2, 0, 1) for image in found]
 
 
 def decoder_of(kind: str, share: float | None, index: int) -> Decoder | None:
