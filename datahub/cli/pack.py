@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--images", metavar="DIR|ARCHIVE", help="Where annotation rows' images are. [beside the annotations]")
 @click.option("--columns", metavar="image=NAME,...", help="Columns that hold image, label and split, if not plain.")
 @click.option("--empty-classes", is_flag=True, help="Class folders without images are classes, too.")
+@click.option("--masks", is_flag=True, help="Segmentations become masks of the objects. [datahub\\[coco]]")
 @click.option("--from", "from_", metavar="DIR|URL", help="Where published files are: NAME/FILENAME. [DATAHUB_FROM]")
 @click.option("--to", metavar="URL", help="Write shards straight to URL/NAME/VERSION/VARIANT (s3://, gs://, ...).")
 @click.option("--replace", is_flag=True, help="Put it in the place of what is there.")
@@ -53,6 +54,7 @@ def command(app: App, /, source: str, ref: str, from_: str | None, dry_run: bool
     \b
     SOURCE: imagefolder:DIR|ARCHIVE   <class>/<image> or <split>/<class>/<image>
             csv:FILE json:FILE jsonl:FILE   a row an image
+            coco:DIR|FILE.json        boxes, keypoints and (--masks) masks, as COCO publishes them
             parquet:FILE|DIR          image bytes in a column
             wds:SHARDS                WebDataset shards, {000..099} and URLs
             ilsvrc:DIR                the ImageNet archives
@@ -101,6 +103,7 @@ def _reading(how: dict[str, Any]) -> Reading:
         images=Path(how["images"]) if how["images"] else None,
         columns=_columns(how["columns"]),
         empty_classes=how["empty_classes"],
+        masks=how["masks"],
     )
 
 

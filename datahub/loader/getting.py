@@ -47,6 +47,7 @@ def pack(
     splits: Mapping[str, float] | str | None = None,
     images: str | PathLike[str] | None = None,
     columns: Mapping[str, str] | None = None,
+    masks: bool = False,
     damaged: str = "keep",
     replace: bool = False,
     jobs: int | None = None,
@@ -56,7 +57,8 @@ def pack(
     """Pack ``source`` (``imagefolder:DIR``, ``csv:FILE``, ``shapes:5000``, a REF, ...) as ``ref`` and open it.
 
     ``splits``: ``"train=90%,val=10%"``, or shares of 1 or numbers of samples by name. ``images`` and ``columns``: where
-    annotation rows' images are, and which columns say ``image``, ``label`` and ``split``. ``damaged``: ``keep``,
+    annotation rows' images are, and which columns say ``image``, ``label`` and ``split``. ``masks``: COCO's
+    segmentations become masks. ``damaged``: ``keep``,
     ``quarantine`` or ``refuse`` images that do not decode.
     """
     from datahub.pack.fetch import Options, check, download, pack_files
@@ -67,6 +69,7 @@ def pack(
         split=_shares(splits) if splits else None,
         images=Path(images) if images is not None else None,
         columns=dict(columns or {}),
+        masks=masks,
     )
     wanted = target_of(source, Ref.parse(ref) if isinstance(ref, str) else ref, settings, reading, listener)
     options = Options(replace=replace, jobs=jobs, damaged=damaged)

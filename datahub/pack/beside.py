@@ -34,13 +34,12 @@ class Beside:
     def damage(self, files: Mapping[str, bytes], look: Looks) -> str:
         """Why a mask is not one of this image, "" where its header says nothing against it."""
         for name, spec in self.members.items():
-            if spec.type == "mask" and files[name]:
-                try:
-                    height, width = typed.mask_size(files[name])
-                except ValueError as error:
-                    return f"{name} {error}"
-                if (height, width) != (look.height, look.width):
-                    return f"{name} is {width} x {height}, the image {look.width} x {look.height}"
+            try:
+                size = typed.size_of(spec, files[name])
+            except ValueError as error:
+                return f"{name} {error}"
+            if size is not None and size != (look.height, look.width):
+                return f"{name} is {size[1]} x {size[0]}, the image {look.width} x {look.height}"
         return ""
 
 

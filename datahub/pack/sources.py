@@ -22,7 +22,7 @@ from datahub.registry.parse import digest_of
 from datahub.registry.schema import Layout, Licence, Manifest, Tried, Variant
 from datahub.store.find import Located, find
 
-OWN = ("imagefolder", "csv", "json", "jsonl", "parquet", "wds", "ilsvrc")
+OWN = ("imagefolder", "csv", "json", "jsonl", "parquet", "wds", "coco", "ilsvrc")
 READ: Mapping[str, tuple[str, ...]] = {
     "imagefolder": ("split", "empty_classes"),
     "csv": ("split", "images", "columns"),
@@ -30,6 +30,7 @@ READ: Mapping[str, tuple[str, ...]] = {
     "jsonl": ("split", "images", "columns"),
     "parquet": ("split", "columns"),
     "wds": ("split",),
+    "coco": ("split", "images", "masks"),
     "shapes": ("split",),
 }
 """Which parts of a `Reading` say something to which sources."""
@@ -52,6 +53,8 @@ class Reading:
     """``image``, ``label`` and ``split`` -> the column that holds them, where their names do not say so."""
     empty_classes: bool = False
     """Whether a class folder without images is a class all the same, and no error."""
+    masks: bool = False
+    """Whether segmentations become masks."""
 
     def check(self, scheme: str) -> None:
         """Raises `BadArgument` for what a source of this kind has no use for: nothing is silently ignored."""
@@ -60,6 +63,7 @@ class Reading:
             "images": str(self.images or ""),
             "columns": ",".join(f"{what}={name}" for what, name in self.columns.items()),
             "empty_classes": self.empty_classes,
+            "masks": self.masks,
         }
         for name, value in said.items():
             if value and name not in READ.get(scheme, ()):

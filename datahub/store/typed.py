@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,6 +50,8 @@ PLACES = frozenset(("boxes", "keypoints", "masks", "mask"))
 TYPES = (*ROWS, *MEMBERS)
 JSON = "json"
 """What the index calls the ``.json`` member."""
+SIZE = re.compile(rb'\[\{"size":\[(\d{1,9}),(\d{1,9})\]')
+"""How a member of masks begins."""
 PIXEL_CAP = 178_956_970
 """Pixels of a mask above which it is not decoded."""
 
@@ -170,6 +173,15 @@ def document(data: bytes | memoryview) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError("its .json holds no fields")
     return found
+
+
+def size_of(field: FieldSpec, data: bytes) -> tuple[int, int] | None:
+    """Height and width of the image that a member is for, as far as it says so at its head. Raises ``ValueError``."""
+    if field.type == "mask" and data:
+        return mask_size(data)
+    if field.type == "masks" and (found := SIZE.match(data)):
+        return int(found[1]), int(found[2])
+    return None
 
 
 def mask_size(data: bytes | memoryview) -> tuple[int, int]:

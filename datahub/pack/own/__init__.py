@@ -1,4 +1,4 @@
-"""Data of people's own as a source: image folders, annotation files, Parquet, WebDataset shards, ILSVRC archives."""
+"""Data of people's own as a source: image folders, annotation files, COCO, Parquet, WebDataset, ILSVRC archives."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ def open_own(scheme: str, location: str, reading: Reading, scratch: Path, listen
         from datahub.pack.own.parquets import open_parquet
 
         return open_parquet(location, reading, scratch, listener)
+    if scheme == "coco":
+        from datahub.pack.own.coco import open_coco
+
+        return open_coco(location, reading, scratch, listener)
     if scheme == "ilsvrc":
         return _ilsvrc(location, scratch, listener)
     from datahub.pack.own.annotations import open_annotations

@@ -131,7 +131,7 @@ def _json(path: Path, content: str) -> list[dict[str, Any]]:
     except (ValueError, RecursionError) as error:
         raise LayoutError(str(path), "", f"is not JSON: {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        hint = 'write [{"image": "a.jpg", "label": "cat"}, ...]; other forms, COCO\'s among them, are not read'
+        hint = 'write [{"image": "a.jpg", "label": "cat"}, ...]; COCO\'s form is read as coco:FILE.json'
         raise LayoutError(str(path), "", "is not a JSON list of objects, one an image", hint)
     return rows
 
