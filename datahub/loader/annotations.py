@@ -46,6 +46,16 @@ class Annotations:
             }  # they say which objects stay
         return Annotations(split, specs) if specs else None
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The fields, all of which a batch shows as lists."""
+        return frozenset(self._specs)
+
+    @property
+    def placed(self) -> bool:
+        """Whether some of them have to follow what becomes of the image."""
+        return any(spec.type in typed.PLACES for spec in self._specs.values())
+
     def offset(self, row: int, stem: str) -> int:
         """Where a member is in its shard."""
         return int(self._split.beside.of(stem)[0][row])

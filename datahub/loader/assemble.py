@@ -16,6 +16,7 @@ from datahub.core.errors import DamagedImage, DamagedSample, ShardCut
 from datahub.loader.annotations import Annotations, Values
 from datahub.loader.columns import Columns
 from datahub.loader.counters import Counters
+from datahub.loader.mapping import mapped, stacked, together
 from datahub.loader.quarantine import filler
 from datahub.loader.residency_files import Resident
 from datahub.loader.schedule import Step
@@ -44,6 +45,7 @@ class Recipe:
     transform: BatchTransform | Callable[[torch.Tensor], Any] | None = None
     batch_transform: Callable[[Any], Any] | None = None
     collate: Callable[[list[dict[str, Any]]], Any] | None = None
+    map: Callable[[dict[str, Any]], Any] | None = None
     dtype: torch.dtype | None = None
     channels_last: bool = False
     orient: bool = False
@@ -252,10 +254,18 @@ class Assembler:
                     images = self._transformed(recipe.transform, work, images)
         with self._counters.timing("assemble"):
             batch = self._fields(step, work, _laid_out(images, recipe.channels_last))
-            if recipe.collate is None:
+            if recipe.collate is None and recipe.map is None:
                 return self._shown(batch)
         with self._counters.timing("transform"):
-            return recipe.collate(self._columns.samples(batch))
+            samples: list[Any] = self._columns.samples(batch)
+            if recipe.map is not None:
+                samples = mapped(recipe.map, samples, self._annotations, partial(self._key, step))
+            if recipe.collate is not None:
+                return recipe.collate(samples)
+            return self._shown(together(samples, self._annotations, recipe.fields) | {"n_global": step.n_global})
+
+    def _key(self, step: Step, row: int) -> str:
+        return self._split.key(int(step.index[row]))
 
     def _fields(self, step: Step, work: Work, images: Any) -> dict[str, Any]:
         """The fields that a batch shows."""
@@ -305,7 +315,7 @@ class Assembler:
         """Images as one tensor or a list. Which it is does not hang on what else is in the batch by chance."""
         if self._recipe.transform is None or self._batched:
             return work.each if work.slab is None else work.slab
-        return work.each if self._recipe.collate is not None else _stacked(work.each)
+        return work.each if self._recipe.collate is not None else stacked(work.each)
 
     def _read(self, work: Work, rows: slice, spans: Spans) -> Sequence[bytes | memoryview]:
         """The rows' bytes; those that a shard cut short does not hold are set aside and come empty."""
@@ -414,17 +424,6 @@ class Assembler:
 
 def _empty(shape: tuple[int, ...], form: torch.memory_format) -> torch.Tensor:
     return torch.empty(shape, dtype=torch.uint8, memory_format=form)
-
-
-def _stacked(values: list[Any]) -> Any:
-    """One tensor where every value is a tensor of one shape and dtype (or a number), else the list."""
-    first = values[0]
-    if isinstance(first, int | float):
-        return torch.tensor(values)
-    alike = isinstance(first, torch.Tensor) and all(
-        isinstance(each, torch.Tensor) and each.shape == first.shape and each.dtype == first.dtype for each in values
-    )
-    return torch.stack(values) if alike else values
 
 
 def _laid_out(images: Images | Any, channels_last: bool) -> Any:

@@ -39,8 +39,8 @@ class DeviceAssembler(Assembler):
     """As `Assembler`; every tensor of a batch is on the ring's device.
 
     The device decodes JPEGs where it can and images differ in size or are framed; whatever else there is, the host
-    decodes. Batched transforms and ``batch_transform`` run on the device; ``collate`` and callables get what they get
-    on the host, and what they return crosses.
+    decodes. Batched transforms and ``batch_transform`` run on the device; ``collate``, ``map`` and callables get what
+    they get on the host, and what they return crosses.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class DeviceAssembler(Assembler):
     ) -> None:
         super().__init__(split, source, recipe, counters, seed=seed, quarantine=quarantine)
         self._ring, self._device = ring, ring.backend.device
-        plain = self._images and recipe.collate is None
+        plain = self._images and recipe.collate is None and recipe.map is None
         self._on_device = plain and (recipe.transform is None or self._batched)
         """Whether images become what they are on the device; else the whole batch is made here and crosses."""
         apart = self._fold is not None or super()._size() is None

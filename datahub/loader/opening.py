@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from os import PathLike
 from typing import Any
@@ -62,6 +62,7 @@ def _opened(ref: str | Ref, settings: Settings, where: Where | None, *, asked_fo
             dataset = where.named(wanted).open(wanted, settings)
     dataset.decode = partial(decode_image, channels=image_channels(dataset))
     dataset.wrap = wrap
+    dataset.gather = _gather
     return dataset
 
 
@@ -87,6 +88,15 @@ def open_or_fetch(
 
     wanted = Ref.parse(ref) if isinstance(ref, str) else ref
     return open_dataset(fetch(wanted, settings).ref, settings)
+
+
+def _gather(split: store.Split, indices: list[int]) -> Sequence[Mapping[str, Any]]:
+    """Made where it is used: most datasets that are opened are never asked for batches by index."""
+    from datahub.loader.mapped import Gather
+
+    if not isinstance(found := split.dataset.gather, Gather):
+        found = split.dataset.gather = Gather()
+    return found(split, indices)
 
 
 class Vision(TorchDataset[tuple[Any, Any]]):

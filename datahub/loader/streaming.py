@@ -58,9 +58,12 @@ class StreamingLoader:
     images' bytes as a list, decoded only if ``image`` is named, too.
 
     ``transform`` is a preset's name, a transform of `datahub.transforms` (once a batch), or a callable that takes one
-    uint8 (C, H, W) tensor; ``collate`` takes the list of sample dicts in place of what stacks them; ``batch_transform``
-    takes the batch. All three run in worker threads. `datahub.transforms.Decode` in front of a transform turns images
-    upright by their EXIF orientation.
+    uint8 (C, H, W) tensor; ``map`` takes a sample's dict (image, boxes and all) and returns another; ``collate`` takes
+    the list of sample dicts in place of what stacks them; ``batch_transform`` takes the batch. All of them run in
+    worker threads. `datahub.transforms.Decode` in front of a transform turns images upright by their EXIF orientation.
+
+    Boxes, labels of objects, masks and keypoints are lists, a `torchvision.tv_tensors` or tensor a sample, and follow
+    what a transform of `datahub.transforms` does to the images; another ``transform`` is refused beside them.
 
     ``where`` ("label in (1, 2) and width >= 256"; classes by name too), ``part`` (a range of key hashes, or several)
     and ``max_samples`` choose samples, in this order. ``ref`` may be a `datahub.mix`, `balanced` or `weighted`.
@@ -114,6 +117,7 @@ class StreamingLoader:
         transform: Transform | None = None,
         batch_transform: Callable[[Any], Any] | None = None,
         collate: Callable[[list[dict[str, Any]]], Any] | None = None,
+        map: Callable[[dict[str, Any]], Any] | None = None,
         fields: Sequence[str] | None = None,
         device: str | torch.device | CudaOptions | Backend = "cpu",
         dtype: torch.dtype | None = None,
@@ -139,7 +143,7 @@ class StreamingLoader:
         backend = backend_of(device, os.environ)
         processes = arguments.process_workers(workers, on_cpu=backend is None)
         arguments.batch_sizes(batch_size, global_batch_size)
-        arguments.callables(batch_transform=batch_transform, collate=collate)
+        arguments.callables(batch_transform=batch_transform, collate=collate, map=map)
         self._batch_size, self._global_batch_size = batch_size, global_batch_size
         self._shuffle, self._seed = bool(shuffle), arguments.integer("seed", seed)
         self._drop_last, self._static_shapes = bool(drop_last), bool(static_shapes)
@@ -166,6 +170,7 @@ class StreamingLoader:
             orient=decoding.orient,
             batch_transform=batch_transform,
             collate=collate,
+            map=map,
             dtype=dtype,
             channels_last=bool(channels_last),
         )

@@ -6,7 +6,7 @@ Opening reads the record and nothing else; what a sample needs is mapped or open
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from datahub.store.where import Where
 
 Decode = Callable[[bytes], Any]
+Gather = Callable[["Split", list[int]], Sequence[Mapping[str, Any]]]
 
 SCALARS = ("int", "float", "text", "json")
 """Types of fields whose values the index has."""
@@ -261,10 +262,19 @@ class Split:
         return RowReader(self.dataset.file(self.entry.index), ["source", *scalars])
 
     def __getitem__(self, index: int) -> Sample:
+        return Sample(self, self._position(index))
+
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[Mapping[str, Any]]:
+        """The samples of a batch, which torch's DataLoader asks for at once: read together, decoded once."""
+        found = [self._position(index) for index in indices]
+        gather = self.dataset.gather
+        return [Sample(self, index) for index in found] if gather is None or not found else gather(self, found)
+
+    def _position(self, index: int) -> int:
         position = index + len(self) if index < 0 else index
         if not 0 <= position < len(self):
             raise IndexError(f"{self.name} has {len(self)} samples, not one at {index}")
-        return Sample(self, position)
+        return int(position)
 
     def __iter__(self) -> Iterator[Sample]:
         return (Sample(self, index) for index in range(len(self)))
@@ -307,6 +317,8 @@ class Dataset:
         self.ref, self.path, self.record, self.decode, self.elsewhere = ref, path, record, decode, elsewhere
         self.wrap: members.Wrap | None = None
         """Makes what samples show of boxes, masks and keypoints; None: arrays."""
+        self.gather: Gather | None = None
+        """Makes many samples at once; None: one by one."""
         self.splits: Mapping[str, Split] = {name: Split(self, name, entry) for name, entry in record.splits.items()}
 
     def __getitem__(self, split: str) -> Split:

@@ -44,6 +44,15 @@ def alike(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return tv_tensors.wrap(tensor, like=other) if isinstance(other, tv_tensors.TVTensor) else tensor
 
 
+def apart(tensor: torch.Tensor) -> bool:
+    """Whether it is of one sample, and never part of a larger tensor: boxes, masks, keypoints."""
+    if type(tensor) is torch.Tensor:
+        return False
+    from torchvision import tv_tensors
+
+    return isinstance(tensor, tv_tensors.TVTensor) and not isinstance(tensor, tv_tensors.Image | tv_tensors.Video)
+
+
 def nothing(spec: FieldSpec, size: Size) -> Any:
     """What stands in a row that has no sample: no object, no class anywhere, no bytes."""
     if spec.type == "bytes":

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 import datahub
@@ -245,3 +246,46 @@ def test_a_devices_batches_carry_them(settings: Settings, size: tuple[int, int] 
             assert same(plain(one), plain(other))
             assert [type(each) for each in one["boxes"]] == [tv_tensors.BoundingBoxes] * 10
             assert [each.canvas_size for each in one["boxes"]] == [each.canvas_size for each in other["boxes"]]
+
+
+def test_whole_samples_are_mapped_by_torchvision(things: Settings) -> None:
+    flip = v2.Compose([v2.RandomHorizontalFlip(p=1), v2.Resize((16, 16)), v2.ToDtype(torch.float32, scale=True)])
+    with load(things, map=flip) as loader, load(things) as plain_loader:
+        for batch, sound in zip(loader, plain_loader, strict=True):
+            assert batch["image"].shape == (len(batch["index"]), 3, 16, 16) and batch.state == sound.state
+            assert type(batch["image"]) is torch.Tensor and batch["image"].dtype == torch.float32
+            assert batch["n_global"] == sound["n_global"] and torch.equal(batch["index"], sound["index"])
+            assert batch["valid"].dtype == torch.bool and isinstance(batch["kind"], list)
+            for ours, boxes in zip(batch["boxes"], sound["boxes"], strict=True):
+                assert torch.equal(ours, F.resize(F.horizontal_flip(boxes), [16, 16])) and ours.canvas_size == (16, 16)
+
+
+def test_the_order_of_the_hooks_and_what_they_may_return(home: Settings) -> None:
+    with StreamingLoader("tiny", batch_size=8, settings=home, num_workers=2, seed=1) as loader:
+        sound = next(iter(loader))
+
+    def lit(sample: dict[str, Any]) -> dict[str, Any]:
+        return {**sample, "light": float(sample["image"].float().mean()), "name": f"{sample['label']}"}
+
+    options: dict[str, Any] = {"batch_size": 8, "settings": home, "map": lit, "seed": 1}
+    batch = next(iter(StreamingLoader("tiny", **options)))
+    assert batch["light"].dtype == torch.float32 and batch["name"] == [str(each) for each in sound["label"].tolist()]
+    assert all(torch.equal(batch[name], sound[name]) for name in ("image", "label", "index", "valid"))
+    names = next(iter(StreamingLoader("tiny", collate=lambda samples: [each["name"] for each in samples], **options)))
+    assert names == batch["name"]
+    tuples = StreamingLoader("tiny", fields=("image", "label"), batch_transform=lambda pair: pair[1], **options)
+    assert torch.equal(next(iter(tuples)), sound["label"])
+    stream = StreamingDataset("tiny", **options)
+    assert torch.equal(next(iter(DataLoader(stream, batch_size=None, num_workers=1)))["light"], batch["light"])
+
+    def wrong(sample: dict[str, Any]) -> Any:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        next(iter(StreamingLoader("tiny", **{**options, "map": wrong})))
+    assert caught.value.__notes__ == ["in map= for sample train-000000000"]
+    for call, reason in ((lambda sample: 5, "cannot|does not return"), (lambda sample: {"a": 1}, "lacks it")):
+        with pytest.raises(BadArgument, match=reason):
+            next(iter(StreamingLoader("tiny", **{**options, "map": call, "fields": ("image", "label")})))
+    with pytest.raises(BadArgument, match="map=5: cannot be called"):
+        StreamingLoader("tiny", **{**options, "map": 5})
