@@ -11,7 +11,7 @@ import torch
 from datahub.core.errors import BadArgument
 from datahub.order.formula import OrderOptions
 from datahub.tensor.presets import Moments, preset
-from datahub.tensor.transforms import DTYPES, BatchTransform
+from datahub.tensor.transforms import DTYPES, BatchTransform, Mixing
 
 
 def batch_sizes(batch_size: int | None, global_batch_size: int | None) -> None:
@@ -101,6 +101,9 @@ def image_transform(
     """The transform that a name, a `BatchTransform` or a per-sample callable stands for."""
     if isinstance(transform, str):
         transform = preset(transform, moments)
+    if isinstance(transform, Mixing):
+        name = type(transform).__name__
+        raise BadArgument("transform", name, "mixes the samples of a batch", "give it as batch_transform=")
     callables(transform=transform)
     if dtype is not None and dtype not in DTYPES:
         raise BadArgument("dtype", dtype, f"use one of {', '.join(map(str, DTYPES))}")

@@ -17,6 +17,7 @@ from datahub.loader.annotations import Annotations, Values
 from datahub.loader.columns import Columns
 from datahub.loader.counters import Counters
 from datahub.loader.mapping import mapped, stacked, together
+from datahub.loader.mixing import MixStage
 from datahub.loader.quarantine import filler
 from datahub.loader.residency_files import Resident
 from datahub.loader.schedule import Step
@@ -28,6 +29,7 @@ from datahub.tensor.decode import decode_each, decode_rows
 from datahub.tensor.draws import Draws
 from datahub.tensor.folding import Folded, fold
 from datahub.tensor.framed import decode_framed, outputs, sizes_of
+from datahub.tensor.mixing import Mixing
 from datahub.tensor.transforms import BatchTransform, Images
 from datahub.tensor.windows import take_rows
 
@@ -48,6 +50,8 @@ class Recipe:
     map: Callable[[dict[str, Any]], Any] | None = None
     dtype: torch.dtype | None = None
     channels_last: bool = False
+    mixing: Mixing | None = None
+    """Mixes the batch before ``batch_transform`` sees it."""
     orient: bool = False
     """Images are turned upright by their EXIF orientation."""
 
@@ -105,6 +109,7 @@ class Assembler:
         self._seed, self._quarantine = seed, quarantine
         self._columns = Columns(split, recipe.fields)
         self._annotations = Annotations.of(split, self._columns.names, recipe.transform, orient=recipe.orient)
+        self._mix = MixStage(recipe.mixing, len(split.dataset.classes), seed) if recipe.mixing is not None else None
         self._locate: Any = split.locate
         self._shape = split.dataset.record.fields["image"].shape
         self._channels = self._shape[2] if self._shape else 3
@@ -254,26 +259,34 @@ class Assembler:
                     images = self._transformed(recipe.transform, work, images)
         with self._counters.timing("assemble"):
             batch = self._fields(step, work, _laid_out(images, recipe.channels_last))
-            if recipe.collate is None and recipe.map is None:
-                return self._shown(batch)
+        if recipe.collate is None and recipe.map is None:
+            return self._shown(self._mixed(batch))
         with self._counters.timing("transform"):
             samples: list[Any] = self._columns.samples(batch)
             if recipe.map is not None:
                 samples = mapped(recipe.map, samples, self._annotations, partial(self._key, step))
             if recipe.collate is not None:
                 return recipe.collate(samples)
-            return self._shown(together(samples, self._annotations, recipe.fields) | {"n_global": step.n_global})
+            batch = together(samples, self._annotations, recipe.fields) | {"n_global": step.n_global}
+        return self._shown(batch if self._mix is None else self._mixed(self._mix.planned(batch, step)))
 
     def _key(self, step: Step, row: int) -> str:
         return self._split.key(int(step.index[row]))
 
     def _fields(self, step: Step, work: Work, images: Any) -> dict[str, Any]:
-        """The fields that a batch shows."""
+        """The fields that a batch shows, and what is drawn for mixing it."""
         beside: dict[str, Any] = {}
         if self._annotations is not None:
             transform, draws = self._recipe.transform, self._draws(step)
             beside = self._annotations.finish(work.beside, work.rows, work.aside, transform, draws)
-        return self._columns.of(step, work.rows, images, work.encoded, beside)
+        batch = self._columns.of(step, work.rows, images, work.encoded, beside)
+        return batch if self._mix is None or self._recipe.map is not None else self._mix.planned(batch, step)
+
+    def _mixed(self, batch: dict[str, Any]) -> dict[str, Any]:
+        if self._mix is None:
+            return batch
+        with self._counters.timing("transform"):
+            return self._mix.mixed(batch)
 
     def _shown(self, batch: dict[str, Any]) -> Any:
         """A dict, or the tuple that ``fields`` asks for."""

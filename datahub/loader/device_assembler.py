@@ -209,7 +209,7 @@ class DeviceAssembler(Assembler):
             batch = found["batch"]
             if make is not None:
                 batch["image"] = make(found["images"], partial(cargo.upload, device=device))
-                batch = self._shown(batch)
+                batch = self._shown(batch if self._mix is None else self._mix.mixed(batch))
             return batch if call is None else call(batch)
 
         with self._counters.timing("transform"):

@@ -26,6 +26,7 @@ from datahub.loader.explain import explanation
 from datahub.loader.iteration import Iteration
 from datahub.loader.listening import Listening, Stats, stats
 from datahub.loader.members import open_members
+from datahub.loader.mixing import check_groups, mixing_of
 from datahub.loader.opening import open_or_fetch
 from datahub.loader.process.kit import Kit
 from datahub.loader.process.staff import Staff
@@ -43,6 +44,7 @@ from datahub.stream.mix import Mix, Weighted
 from datahub.stream.state import OrderParameters, State, restore
 from datahub.tensor.decoding import Decode
 from datahub.tensor.device.lanes import Backend
+from datahub.tensor.mixing import Mixing
 from datahub.tensor.presets import Moments
 from datahub.tensor.transforms import BatchTransform
 
@@ -59,8 +61,9 @@ class StreamingLoader:
 
     ``transform`` is a preset's name, a transform of `datahub.transforms` (once a batch), or a callable that takes one
     uint8 (C, H, W) tensor; ``map`` takes a sample's dict (image, boxes and all) and returns another; ``collate`` takes
-    the list of sample dicts in place of what stacks them; ``batch_transform`` takes the batch. All of them run in
-    worker threads. `datahub.transforms.Decode` in front of a transform turns images upright by their EXIF orientation.
+    the list of sample dicts in place of what stacks them; ``batch_transform`` takes the batch, or is a mixing (`MixUp`,
+    `CutMix`, `RandomMix`), which makes ``label`` float32 (B, classes). All of them run in worker threads.
+    `datahub.transforms.Decode` in front of a transform turns images upright by their EXIF orientation.
 
     Boxes, labels of objects, masks and keypoints are lists, a `torchvision.tv_tensors` or tensor a sample, and follow
     what a transform of `datahub.transforms` does to the images; another ``transform`` is refused beside them.
@@ -115,7 +118,7 @@ class StreamingLoader:
         drop_last: bool = False,
         static_shapes: bool = False,
         transform: Transform | None = None,
-        batch_transform: Callable[[Any], Any] | None = None,
+        batch_transform: Callable[[Any], Any] | Mixing | None = None,
         collate: Callable[[list[dict[str, Any]]], Any] | None = None,
         map: Callable[[dict[str, Any]], Any] | None = None,
         fields: Sequence[str] | None = None,
@@ -163,12 +166,15 @@ class StreamingLoader:
         self._members = open_members(ref, split, selection, self._options, opened)
         self.split: Split = self._members.split
         self.dataset = self.split.dataset
-        decoding = Decode.of(transform)
+        decoding, shown = Decode.of(transform), arguments.field_names(fields)
         self.recipe = Recipe(
-            fields=arguments.field_names(fields),
+            fields=shown,
             transform=arguments.image_transform(decoding.then, dtype, self._moments),
             orient=decoding.orient,
-            batch_transform=batch_transform,
+            batch_transform=None if isinstance(batch_transform, Mixing) else batch_transform,
+            mixing=mixing_of(
+                batch_transform, arguments.field_names(fields), "label" in self.dataset.record.fields, collate
+            ),
             collate=collate,
             map=map,
             dtype=dtype,
@@ -394,6 +400,7 @@ class StreamingLoader:
         topology = resolve_topology(self._given_topology, os.environ)
         batch = self._global_batch_size or (self._batch_size or 0) * topology.world_size
         arguments.fits(batch, topology.world_size, self._options.lanes)
+        check_groups(self.recipe.mixing, batch, topology.world_size)
         return Schedule(
             Plan(
                 shards=self.split.shard_samples,

@@ -11,6 +11,7 @@ from datahub.core.errors import BadArgument
 from datahub.tensor.batched import BatchTransform, Images
 from datahub.tensor.decoding import Decode
 from datahub.tensor.draws import Draws
+from datahub.tensor.mixing import Mixing
 from datahub.tensor.moves import Move, chained, check_dtype, move
 from datahub.tensor.windows import Ints, Pixels
 
@@ -26,6 +27,8 @@ class Compose(BatchTransform):
             hint = "use those of datahub.transforms; give other callables as transform= themselves"
             if isinstance(transforms, Sequence) and any(isinstance(each, Decode) for each in transforms):
                 hint = "give Decode as transform=, and the others as its then="
+            if isinstance(transforms, Sequence) and any(isinstance(each, Mixing) for each in transforms):
+                hint = "give mixings as batch_transform="
             raise BadArgument("transforms", transforms, "is not a list of batched transforms", hint)
         self.transforms = tuple(_flat(transforms))
         if not self.transforms:

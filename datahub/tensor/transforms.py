@@ -17,6 +17,7 @@ from datahub.tensor.decoding import Decode
 from datahub.tensor.erasing import RandomErasing
 from datahub.tensor.geometry import SanitizeBoundingBoxes
 from datahub.tensor.jitter import ColorJitter, GaussianBlur, RandomGrayscale
+from datahub.tensor.mixing import CutMix, Mixing, MixUp, RandomMix
 from datahub.tensor.moves import RandomCrop, RandomHorizontalFlip, RandomVerticalFlip
 from datahub.tensor.normalize import Normalize, Scale
 from datahub.tensor.policies import RandAugment, TrivialAugmentWide
@@ -27,9 +28,12 @@ __all__ = [
     "CenterCrop",
     "ColorJitter",
     "Compose",
+    "CutMix",
     "Decode",
     "GaussianBlur",
     "Images",
+    "MixUp",
+    "Mixing",
     "Normalize",
     "RandAugment",
     "RandomAffine",
@@ -37,6 +41,7 @@ __all__ = [
     "RandomErasing",
     "RandomGrayscale",
     "RandomHorizontalFlip",
+    "RandomMix",
     "RandomResizedCrop",
     "RandomRotation",
     "RandomVerticalFlip",
