@@ -25,7 +25,16 @@ from datahub.core.refs import Ref
 @click.option("--batch-size", "batch", type=click.IntRange(1), default=256, help="Of the whole job. [256]")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Highest learning rate. [0.1 a 256 of batch]")
 @click.option("--seed", type=int, default=0, help="[0]")
-@click.option("--augment", metavar="PRESET", help="Training images: imagenet_train, cifar_train, normalize, ...")
+@click.option("--augment", metavar="PRESET", help="Training images: imagenet_train, cifar_train_strong, ...")
+@click.option(
+    "--mixup", type=click.FloatRange(0, min_open=True), metavar="ALPHA", help="Mix samples in pairs, say with 0.2."
+)
+@click.option(
+    "--cutmix",
+    type=click.FloatRange(0, min_open=True),
+    metavar="ALPHA",
+    help="Paste boxes of one sample into another, say with 1.",
+)
 @click.option("--amp", type=click.Choice(["off", "bf16", "fp16"]), help="[bf16 on a GPU, off elsewhere]")
 @click.option("--device", metavar="DEVICE", help="cpu or cuda. [cuda where there is one]")
 @click.option("--workers", type=click.IntRange(0), help="Threads that make batches, a rank.")

@@ -34,6 +34,9 @@ class Job:
     seed: int = 0
     augment: str | None = None
     """Preset of the training images; None: by their size."""
+    mixup: float | None = None
+    cutmix: float | None = None
+    """The alphas of mixing training samples; both: one of the two, drawn for each sample."""
     amp: str | None = None
     """``off``, ``bf16`` or ``fp16``; None: bf16 on a GPU, off elsewhere."""
     device: str | None = None

@@ -8,6 +8,7 @@ from datahub.core.errors import BadArgument
 from datahub.core.settings import Settings
 from datahub.loader.streaming import StreamingLoader
 from datahub.store.dataset import Dataset
+from datahub.tensor.transforms import CutMix, Mixing, MixUp, RandomMix
 from datahub.train.config import Job
 from datahub.train.networks import Network
 
@@ -22,7 +23,8 @@ def training(job: Job, dataset: Dataset, settings: Settings) -> StreamingLoader:
     usual = "imagenet_train" if not _small(dataset) else "cifar_train" if shape and shape[2] == 3 else "normalize"
     return StreamingLoader(
         dataset.ref, job.split, global_batch_size=job.batch, shuffle=True, seed=job.seed, num_workers=job.workers,
-        drop_last=len(dataset[job.split]) >= job.batch, transform=job.augment or usual, settings=settings,
+        drop_last=len(dataset[job.split]) >= job.batch, transform=job.augment or usual, batch_transform=_mixing(job),
+        settings=settings,
     )  # fmt: skip
 
 
@@ -36,6 +38,15 @@ def held_out(job: Job, dataset: Dataset, settings: Settings, network: Network) -
     return StreamingLoader(
         dataset.ref, split, global_batch_size=job.batch, num_workers=job.workers, transform=transform, settings=settings
     )
+
+
+def _mixing(job: Job) -> Mixing | None:
+    found: list[Mixing] = []
+    if job.mixup is not None:
+        found.append(MixUp(job.mixup))
+    if job.cutmix is not None:
+        found.append(CutMix(job.cutmix))
+    return RandomMix(found) if len(found) > 1 else found[0] if found else None
 
 
 def _small(dataset: Dataset) -> bool:

@@ -99,7 +99,7 @@ class _Trainer:
         self._facts = {
             "model": job.model, "dataset": evaluated.dataset.fingerprint, "split": job.split, "epochs": job.epochs,
             "batch": job.batch, "rate": self._highest, "decay": job.decay, "smoothing": job.smoothing, "seed": job.seed,
-            "augment": job.augment or "",
+            "augment": job.augment or "", "mixup": job.mixup, "cutmix": job.cutmix,
         }  # fmt: skip
 
     # -- the two things it does -----------------------------------------------------------------------------------
@@ -172,7 +172,8 @@ class _Trainer:
         self._scaler.scale(loss).backward()
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        meter.add((losses * valid).sum().detach(), scores.detach()[valid], labels[valid])
+        classes = labels if labels.ndim == 1 else labels.argmax(1)  # of mixed samples, the one that is more of it
+        meter.add((losses * valid).sum().detach(), scores.detach()[valid], classes[valid])
 
     @torch.no_grad()
     def _evaluate(self, epoch: int) -> Row:

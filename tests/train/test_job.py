@@ -113,6 +113,17 @@ def _last(folder: Path) -> dict[str, str]:
         return list(csv.DictReader(handle))[-1]
 
 
+def test_mixed_samples_are_learnt_from_and_part_of_what_a_run_is(home: Settings, tmp_path: Path) -> None:
+    mixed = of(home, folder=tmp_path / "a", steps=2, mixup=0.4, cutmix=1.0)
+    row = jobs.run(mixed, home).rows[0]
+    plain = jobs.run(of(home, steps=2), home).rows[0]
+    assert row.images == plain.images == 32 and row.loss > 0 and row.loss != plain.loss
+    with pytest.raises(BadArgument, match=r"mixup was 0\.4, is None"):
+        jobs.run(replace(mixed, mixup=None, resume=True), home)
+    with pytest.raises(BadArgument, match="alpha=-1"):
+        jobs.run(of(home, cutmix=-1), home)
+
+
 def test_evaluation_counts_every_sample_once(home: Settings, whole: Path) -> None:
     row = jobs.run(of(home, folder=whole, eval_only=True, batch=4), home).rows[0]
     module = networks.build(NET, 3, str(whole / "checkpoint.pt"), home).module.eval()
