@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ import torch
 from datahub.core.errors import BadArgument
 from datahub.loader.schedule import Step
 from datahub.order.groups import cut_groups, largest_group
+from datahub.store.record import FieldSpec
+from datahub.store.typed import PLACES
 from datahub.tensor.draws import Draws
 from datahub.tensor.mixing import Mixing, Mixture, partners
 
@@ -16,18 +19,27 @@ DRAWN = "mixing"
 """Where a batch carries what was drawn, until it is mixed; beside it on the way to a device."""
 
 
-def mixing_of(batch_transform: Any, fields: tuple[str, ...] | None, labelled: bool, collate: Any) -> Mixing | None:
-    """The mixing that ``batch_transform`` is, if any. Raises `BadArgument` where images or labels are not to be had."""
+def mixing_of(
+    batch_transform: Any, shown: tuple[str, ...] | None, own: Mapping[str, FieldSpec], collate: Any
+) -> Mixing | None:
+    """The mixing that ``batch_transform`` is, if any. ``shown``: the fields asked for; ``own``: those of the dataset.
+
+    Raises `BadArgument` where images or labels are not to be had, or something else would not be mixed with them.
+    """
     if not isinstance(batch_transform, Mixing):
         return None
     name = type(batch_transform).__name__
     if collate is not None:
         raise BadArgument("collate", collate, f"{name} mixes what the loader collates", "mix in your own collate")
-    shown = ("image", *(["label"] if labelled else [])) if fields is None else fields
-    missing = next((each for each in ("image", "label") if each not in shown), None)
+    names = ("image", *own) if shown is None else shown
+    missing = next((each for each in ("image", "label") if each not in names), None)
     if missing is not None:
         reason = f"{name} mixes images with their labels, and the batches show no {missing}"
         raise BadArgument("batch_transform", name, reason)
+    placed = next((each for each in names if each in own and own[each].type in PLACES), None)
+    if placed is not None:
+        hint = 'leave them out: fields=("image", "label")'
+        raise BadArgument("batch_transform", name, f"mixes images, and {placed} would not be mixed", hint)
     return batch_transform
 
 

@@ -172,9 +172,7 @@ class StreamingLoader:
             transform=arguments.image_transform(decoding.then, dtype, self._moments),
             orient=decoding.orient,
             batch_transform=None if isinstance(batch_transform, Mixing) else batch_transform,
-            mixing=mixing_of(
-                batch_transform, arguments.field_names(fields), "label" in self.dataset.record.fields, collate
-            ),
+            mixing=mixing_of(batch_transform, shown, self.dataset.record.fields, collate),
             collate=collate,
             map=map,
             dtype=dtype,

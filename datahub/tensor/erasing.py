@@ -23,6 +23,7 @@ class RandomErasing(Drawn):
     """With probability ``p`` a box of ``scale`` of the area and ``ratio`` of height to width becomes ``value``.
 
     ``value``: one, or one a channel, in the images' own units: before Normalize 0 to 255, after it 0 is the mean.
+    Boxes and masks stay, also those of what cannot be seen any more (as with torchvision's).
     """
 
     p: float
@@ -30,6 +31,7 @@ class RandomErasing(Drawn):
     ratio: tuple[float, float]
     value: tuple[float, ...]
     floats = True
+    still = True
     still = True
 
     def __init__(

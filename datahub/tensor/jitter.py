@@ -72,6 +72,7 @@ class RandomGrayscale(Drawn):
     p: float = 0.1
     channels = (1, 3)
     still = True
+    still = True
 
     def __post_init__(self) -> None:
         probability(self.p)

@@ -23,6 +23,7 @@ from datahub.tensor.transforms import (
     RandomErasing,
     RandomHorizontalFlip,
     RandomMix,
+    RandomRotation,
     TrivialAugmentWide,
 )
 from tests.loader.conftest import same
@@ -158,3 +159,23 @@ def test_images_that_differ_in_size(settings):
         pytest.raises(BadArgument, match="only equal ones can be mixed"),
     ):
         next(iter(loader))
+
+
+def test_boxes_are_not_mixed_and_follow_no_warp(settings):
+    from datahub.pack import authoring
+    from tests.tensor.images import encoded, noise
+
+    fields = {"image": "image", "label": "label", "boxes": "boxes:xyxy"}
+    with authoring.Writer("scenes", fields, settings=settings, jobs=1) as writer:
+        for row in range(4):
+            image, boxes = encoded(noise(20, 20, seed=row), "PNG"), [[1.0, 2.0, 9.0, 8.0]]
+            writer.write(split="train", source=f"{row}", image=image, label="ab"[row % 2], boxes=boxes)
+    given = {"batch_size": 4, "settings": settings}
+    with pytest.raises(BadArgument, match="boxes would not be mixed; leave them out"):
+        StreamingLoader("scenes", batch_transform=CutMix(), **given)
+    with pytest.raises(BadArgument, match=r"RandomRotation.*moves pixels where boxes cannot follow"):
+        StreamingLoader("scenes", transform=RandomRotation(20), **given)
+    with StreamingLoader("scenes", transform=Compose([ColorJitter(0.5), RandomErasing(1.0)]), **given) as loader:
+        assert next(iter(loader))["boxes"][0].tolist() == [[1.0, 2.0, 9.0, 8.0]]
+    with StreamingLoader("scenes", batch_transform=CutMix(), fields=("image", "label"), **given) as loader:
+        assert next(iter(loader))[1].shape == (4, 2)
