@@ -65,7 +65,15 @@ class MixStage:
 
     def planned(self, batch: dict[str, Any], step: Step) -> dict[str, Any]:
         """The batch with what its rows draw, as tensors on the host. Raises `BadArgument` for a label of no class."""
-        labels, classes = batch["label"], self._mixing.num_classes or 0
+        labels, classes = batch.get("label"), self._mixing.num_classes or 0
+        if (
+            not isinstance(labels, torch.Tensor)
+            or labels.dtype != torch.int64
+            or labels.ndim != 1
+            or "image" not in batch
+        ):
+            reason = "needs an image and the number of a class of every sample"
+            raise BadArgument("batch_transform", type(self._mixing).__name__, reason, "let map= return both")
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             wrong = labels[(labels < 0) | (labels >= classes)][0].item()
             raise BadArgument(

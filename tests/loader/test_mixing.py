@@ -97,6 +97,16 @@ def test_fields_shapes_and_residency(make):
     assert (label[~valid].max(dim=1).values == 1).all()  # what is not valid is not mixed
 
 
+def test_samples_are_mapped_before_they_are_mixed(make):
+    with make(**options(transform=None)) as plain, make(**options(transform=None, map=dict)) as through:
+        assert all(same(a, b) for a, b in zip(plain, through, strict=True))
+    with (
+        make(**options(map=lambda sample: {**sample, "label": "x"})) as loader,
+        pytest.raises(BadArgument, match="the number of a class of every sample"),
+    ):
+        next(iter(loader))
+
+
 def test_a_damaged_sample_is_nobodys_partner(make):
     with make(**options(transform=None)) as loader:
         index = loader.at(0, 0)["index"]
