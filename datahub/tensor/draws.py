@@ -25,6 +25,11 @@ class Draws:
     epoch: int
     positions: NDArray[np.int64]
 
+    @staticmethod
+    def none(count: int) -> Draws:
+        """Draws of no epoch, for asking what does not hang on them."""
+        return Draws(0, 0, np.zeros(count, np.int64))
+
     def __len__(self) -> int:
         return len(self.positions)
 

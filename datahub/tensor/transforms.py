@@ -20,6 +20,7 @@ from datahub.tensor.jitter import ColorJitter, GaussianBlur, RandomGrayscale
 from datahub.tensor.mixing import CutMix, Mixing, MixUp, RandomMix
 from datahub.tensor.moves import RandomCrop, RandomHorizontalFlip, RandomVerticalFlip
 from datahub.tensor.normalize import Normalize, Scale
+from datahub.tensor.planned import Planned
 from datahub.tensor.policies import RandAugment, TrivialAugmentWide
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "MixUp",
     "Mixing",
     "Normalize",
+    "Planned",
     "RandAugment",
     "RandomAffine",
     "RandomCrop",
