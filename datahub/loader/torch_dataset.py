@@ -25,6 +25,7 @@ from datahub.loader.board import Board, Entry, number
 from datahub.loader.sources import is_shards
 from datahub.loader.streaming import StreamingLoader
 from datahub.loader.topology import Topology
+from datahub.loader.under_accelerate import refuse_wrapped
 
 
 class Seat(NamedTuple):
@@ -60,6 +61,9 @@ class StreamingDataset(IterableDataset[Any]):
     ``datahub.state_of(batch)``, and `load_state_dict` goes on there with any number of workers. torchdata's
     StatefulDataLoader saves the datasets of its workers, and goes on with as many workers as it had.
 
+    Under Hugging Face Accelerate a DataLoader of it is not passed to ``prepare``, which would cut up every process's
+    share, and is refused there; a `StreamingLoader` may be, and stays as it is.
+
     A `DatahubError` of a worker arrives as its family (`VerificationError` for a `DamagedSample`), with its text.
     """
 
@@ -93,6 +97,7 @@ class StreamingDataset(IterableDataset[Any]):
             raise seat.told(error) from error
 
     def _begin(self, seat: Seat) -> Iterator[Any]:
+        refuse_wrapped()
         loader = self._loader
         loop = number(seat.seed if seat.inside else secrets.randbits(62), self._loops)
         self._loops += 1
@@ -233,6 +238,7 @@ class StreamingDataset(IterableDataset[Any]):
         return int(self._state["batch"])
 
     def __getstate__(self) -> dict[str, Any]:
+        refuse_wrapped()
         ref, topology, facts = self._inherited()
         return {
             "_ref": ref,

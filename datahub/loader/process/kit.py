@@ -37,7 +37,7 @@ class Kit:
 
 def packed(kit: Kit) -> bytes:
     """``kit`` for other processes. Raises `BadArgument` naming the argument that cannot be sent to one."""
-    for name in ("transform", "batch_transform", "collate"):
+    for name in ("transform", "map", "batch_transform", "collate"):
         _check(name, getattr(kit.recipe, name))
     body = pickle.dumps(kit, pickle.HIGHEST_PROTOCOL)
     return pickle.dumps((_preparation(needs_main=_MAIN in body), pickle.dumps(kit.recipe), body))

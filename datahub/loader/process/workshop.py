@@ -103,7 +103,7 @@ class _Tools:
         if kit.resident is not None:
             self._assembler.reside(kit.resident.open())
         own = recipe.transform is None or isinstance(recipe.transform, BatchTransform)
-        self._in_place = own and recipe.batch_transform is None and recipe.collate is None
+        self._in_place = own and recipe.batch_transform is None and recipe.collate is None and recipe.map is None
         self._ahead: ReadAhead | None = None
         self._next = (-1, -1, -1)
 
