@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from datahub.cli.app import App
-from datahub.core.refs import Ref
+from datahub.core.refs import reference
 from datahub.core.sizes import format_bytes
 
 
@@ -26,8 +26,11 @@ from datahub.core.sizes import format_bytes
 @click.option("-o", "output", metavar="FILE", help="Draw throughput over time as a PNG.")
 @click.pass_obj
 def command(app: App, /, ref: str, output: str | None, **run: Any) -> None:
-    """Run a loader over REF, do nothing with its batches, and tell its pace, its stages and its bottleneck."""
-    wanted = Ref.parse(ref)
+    """Run a loader over REF, do nothing with its batches, and tell its pace, its stages and its bottleneck.
+
+    REF may be WebDataset shards of any origin: 'wds:/data/train-{000000..000146}.tar'.
+    """
+    wanted = reference(ref)
     from datahub.loader.bench import Run, bench, chart
 
     with app.listener() as listener:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from datahub.cli.app import App
-from datahub.core.refs import Ref
+from datahub.core.refs import reference
 
 
 @click.command("replay")
@@ -34,7 +34,7 @@ def command(app: App, /, ref: str, output: str, **moment: Any) -> None:
     """Make the batch of --epoch and --step again, and no other, and draw it with classes and keys."""
     if (moment["batch_size"] is None) == (moment["global_batch_size"] is None):
         raise click.UsageError("give --batch-size (of a rank) or --global-batch-size (of the job), as the run had it.")
-    wanted = Ref.parse(ref)
+    wanted = reference(ref)
     from datahub.loader.replay import Moment, replay
 
     made = replay(wanted, app.settings, Moment(**moment), Path(output))

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from datahub.cli.app import App
-from datahub.core.refs import Ref
+from datahub.core.refs import reference
 
 
 @click.command("train")
@@ -52,7 +52,7 @@ def command(app: App, /, ref: str, from_: str | None, folder: str | None, **opti
     torchrun --nproc-per-node 8 -m datahub train imagenet --model resnet50 --dir runs/b
     datahub train imagenet --model resnet50 --weights DEFAULT --eval-only
     """
-    Ref.parse(ref)
+    reference(ref)
     if from_:
         app.flags["from_"] = from_
     from datahub.train.config import Job

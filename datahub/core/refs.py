@@ -43,6 +43,16 @@ class Ref:
         return cls(name, version or None, variant or None)
 
 
+def is_shards(ref: object) -> bool:
+    """Whether a reference is no name but shards themselves."""
+    return isinstance(ref, str) and ref.startswith(SHARDS)
+
+
+def reference(text: str) -> Ref | str:
+    """What a loader takes: the `Ref`, or the text itself where it is shards. Raises `BadReference`."""
+    return text if is_shards(text) else Ref.parse(text)
+
+
 def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
     """A sort key that puts ``1.10`` after ``1.9`` and numbers after words."""
     parts = re.findall(r"\d+|[A-Za-z]+", version)

@@ -69,7 +69,7 @@ class Report:
         ]
 
 
-def bench(ref: Ref, settings: Settings, run: Run, listener: Listener = ignore) -> Report:
+def bench(ref: Ref | str, settings: Settings, run: Run, listener: Listener = ignore) -> Report:
     """Loop over a loader, doing nothing with its batches, epoch after epoch. Raises what loaders raise."""
     if run.seconds <= 0:
         raise BadArgument("seconds", run.seconds, "must be positive")

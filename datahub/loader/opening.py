@@ -12,9 +12,9 @@ from PIL import Image
 from torch.utils.data import Dataset as TorchDataset
 
 from datahub.core.errors import DamagedSample, NotInStore
-from datahub.core.refs import Ref
+from datahub.core.refs import Ref, is_shards
 from datahub.core.settings import Settings, resolve
-from datahub.loader.sources import Where, is_shards, source_of
+from datahub.loader.sources import Where, source_of
 from datahub.store import dataset as store
 from datahub.tensor.annotations import wrap
 from datahub.tensor.decode import decode_image

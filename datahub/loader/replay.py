@@ -58,7 +58,7 @@ class Replayed:
     """Samples on the sheet: the first ones of a very large batch."""
 
 
-def replay(ref: Ref, settings: Settings, moment: Moment, sheet: Path) -> Replayed:
+def replay(ref: Ref | str, settings: Settings, moment: Moment, sheet: Path) -> Replayed:
     """Make the batch, and no other, and draw it. Damaged samples come as black thumbnails.
 
     Raises what `StreamingLoader` and its ``at`` raise.
@@ -75,7 +75,7 @@ def replay(ref: Ref, settings: Settings, moment: Moment, sheet: Path) -> Replaye
         return Replayed(str(loader.dataset.ref), samples, state, position, batch["n_global"], sheet, len(images))
 
 
-def _loader(ref: Ref, settings: Settings, moment: Moment) -> StreamingLoader:
+def _loader(ref: Ref | str, settings: Settings, moment: Moment) -> StreamingLoader:
     given: dict[str, Any] = {"where": moment.where} if moment.where is not None else {}
     return StreamingLoader(
         ref,

@@ -10,7 +10,7 @@ from typing import Any
 
 from datahub.core.errors import BadArgument
 from datahub.core.events import Listener, ignore
-from datahub.core.refs import SHARDS, Ref
+from datahub.core.refs import Ref, is_shards
 from datahub.core.settings import Settings
 from datahub.core.sizes import parse_bytes
 from datahub.order.formula import OrderOptions
@@ -99,11 +99,6 @@ def source_of(ref: Any, source: Any) -> Any:
     if source is not None:
         raise BadArgument("source", source, f"{ref} says itself what is read", "give a name, or leave source= out")
     return ref
-
-
-def is_shards(ref: Any) -> bool:
-    """Whether a reference is no name but shards themselves."""
-    return isinstance(ref, str) and ref.startswith(SHARDS)
 
 
 def shard_source(

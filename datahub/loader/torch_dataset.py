@@ -18,11 +18,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from datahub.core.errors import BadArgument, DatahubError, StateMismatch, UsageError
-from datahub.core.refs import Ref
+from datahub.core.refs import Ref, is_shards
 from datahub.loader import arguments
 from datahub.loader.batch import Batch, ListBatch, TupleBatch, as_list, state_of
 from datahub.loader.board import Board, Entry, number
-from datahub.loader.sources import is_shards
 from datahub.loader.streaming import StreamingLoader
 from datahub.loader.topology import Topology
 from datahub.loader.under_accelerate import refuse_wrapped

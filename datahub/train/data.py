@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from datahub.core.errors import BadArgument
+from datahub.core.refs import Ref, is_shards
 from datahub.core.settings import Settings
 from datahub.loader.streaming import StreamingLoader
 from datahub.store.dataset import Dataset
@@ -22,8 +23,9 @@ def training(job: Job, dataset: Dataset, settings: Settings) -> StreamingLoader:
     shape = dataset.record.fields["image"].shape
     usual = "imagenet_train" if not _small(dataset) else "cifar_train" if shape and shape[2] == 3 else "normalize"
     return StreamingLoader(
-        dataset.ref, job.split, global_batch_size=job.batch, shuffle=True, seed=job.seed, num_workers=job.workers,
-        drop_last=len(dataset[job.split]) >= job.batch, transform=job.augment or usual, batch_transform=_mixing(job),
+        _ref(job, dataset), job.split, global_batch_size=job.batch, shuffle=True, seed=job.seed,
+        num_workers=job.workers, drop_last=len(dataset[job.split]) >= job.batch, transform=job.augment or usual,
+        batch_transform=_mixing(job),
         settings=settings,
     )  # fmt: skip
 
@@ -36,8 +38,14 @@ def held_out(job: Job, dataset: Dataset, settings: Settings, network: Network) -
         raise BadArgument("held_out", None, f"{dataset.ref} has no split to evaluate on", f"name one of {known}")
     transform: Any = "normalize" if _small(dataset) else network.evaluating or "imagenet_eval"
     return StreamingLoader(
-        dataset.ref, split, global_batch_size=job.batch, num_workers=job.workers, transform=transform, settings=settings
-    )
+        _ref(job, dataset), split, global_batch_size=job.batch, num_workers=job.workers, transform=transform,
+        settings=settings,
+    )  # fmt: skip
+
+
+def _ref(job: Job, dataset: Dataset) -> Ref | str:
+    """What was opened, exactly; shards are opened as they were asked for."""
+    return job.ref if is_shards(job.ref) else dataset.ref
 
 
 def _mixing(job: Job) -> Mixing | None:

@@ -82,8 +82,8 @@ def unpack(shard: str) -> str:
 
 def title(text: str) -> str:
     """A dataset's name made of its first shard's: what a ``wds:`` reference is called."""
-    stem = _path(next(parts(text.removeprefix(SHARDS)))).rstrip("/").rpartition("/")[2].partition(".")[0]
-    words = re.sub(r"\{[^}]*\}|[*?\[\]]|\d+$", "", stem).lower()
+    place = _path(next(parts(text.removeprefix(SHARDS)))).rstrip("/").rpartition("/")[2]
+    words = re.sub(r"\{[^}]*\}|[*?\[\]]", "", place).partition(".")[0].lower().rstrip("0123456789")
     name = re.sub(r"[^a-z0-9._-]+", "-", words).strip("._-")[:64].strip("._-")
     return name or "shards"
 

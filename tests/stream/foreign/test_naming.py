@@ -95,6 +95,7 @@ def test_who_says_that_it_is_shards() -> None:
         ("wds:s3://b/LAION_2b/*.tar", "shards"),
         ("wds:/data/my set/", "my-set"),
         ("wds:000123.tar", "shards"),
+        ("wds:birds-00{0..9}.tar", "birds"),
     ],
 )
 def test_shards_are_called_after_themselves(text: str, name: str) -> None:
