@@ -35,6 +35,7 @@ from datahub.core.sizes import format_bytes
 @click.option("--connections", type=int, help="At most, in each process. [4096]")
 @click.option("--drain", type=float, metavar="SECONDS", help="To end requests in after SIGTERM. [30]")
 @click.option("--origin-timeout", type=float, metavar="SECONDS", help="For one block. [60]")
+@click.option("--allow-fetch", is_flag=True, help="Fetch and pack datasets of the registry when they are asked for.")
 @click.option("--config", "file", metavar="FILE", help="The same as TOML: port = 8080, origin = [...]")
 @click.pass_obj
 def command(app: App, /, file: str | None, store: str | None, **flags: Any) -> None:

@@ -17,7 +17,8 @@ again can help (``retryable``), and which exit code the command line gives it.
     ├── OriginError                 4
     │   ├── HttpError, ConnectionLost, OriginStalled, OriginChanged
     │   ├── MissingAtOrigin, AllMirrorsFailed
-    │   └── LockTimeout, ExecutorUnreachable
+    │   ├── LockTimeout, ExecutorUnreachable
+    │   └── BeingFetched, FetchFailed
     ├── DiskError                   5
     │   └── DiskFull, NotWritable, NotReadable
     ├── ActionNeeded                6
@@ -312,6 +313,22 @@ class LockTimeout(OriginError):
             "let it finish, or remove the file if that process is gone",
         )
         self.path, self.owner, self.waited = path, owner, waited
+
+
+class BeingFetched(OriginError):
+    """A cache server fetches and packs a dataset that was asked for."""
+
+    def __init__(self, ref: str) -> None:
+        super().__init__(f"{ref} is being fetched and packed", "ask again in a while")
+        self.ref = ref
+
+
+class FetchFailed(OriginError):
+    retryable = False
+
+    def __init__(self, ref: str, reason: str) -> None:
+        super().__init__(f"{ref} could not be fetched: {reason}", f"run `datahub fetch {ref}` where the server is")
+        self.ref, self.reason = ref, reason
 
 
 # -- 5: this disk ---------------------------------------------------------------------------------------------------

@@ -7,12 +7,14 @@ from typing import Any
 from aiohttp import hdrs, web
 
 from datahub.core.errors import (
+    ActionNeeded,
+    BeingFetched,
     DatahubError,
     DiskError,
     NotInStore,
+    Offline,
     OriginError,
     OriginStalled,
-    TokenRefused,
     UsageError,
     VerificationError,
 )
@@ -25,14 +27,18 @@ COMMON = {VERSION: NUMBER, hdrs.SERVER: "datahub", "X-Content-Type-Options": "no
 JSON = "application/json"
 SOON = "1"
 """Seconds after which a client that was refused may ask again."""
+LATER = "10"
+"""The same, for work that takes long."""
 STATUS: tuple[tuple[type[DatahubError], int], ...] = (
     (NotInStore, 404),
+    (BeingFetched, 503),
     (OriginStalled, 504),
     (OriginError, 502),
+    (Offline, 502),
     (VerificationError, 502),
-    (TokenRefused, 502),
     (UsageError, 400),
     (DiskError, 503),
+    (ActionNeeded, 502),
 )
 """The first that an error is says the status; others are a bug: 500."""
 
@@ -60,7 +66,8 @@ def of_error(error: DatahubError) -> web.Response:
     """What went wrong, in its own words; without the server's own paths where they are no business of a client's."""
     status = next((number for kind, number in STATUS if isinstance(error, kind)), 500)
     body = Failure(error=type(error).__name__, message=error.message, next=error.next_step, retryable=error.retryable)
-    headers: dict[str, Any] = {hdrs.RETRY_AFTER: SOON} if status == 503 else {}
+    after = LATER if isinstance(error, BeingFetched) else SOON
+    headers: dict[str, Any] = {hdrs.RETRY_AFTER: after} if status == 503 else {}
     return message(body, status=status, headers=headers)
 
 

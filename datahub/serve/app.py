@@ -9,13 +9,15 @@ from aiohttp import web
 
 from datahub.core.events import Listener
 from datahub.core.settings import Settings
-from datahub.serve import routes_blobs, routes_datasets, routes_health
+from datahub.serve import routes_blobs, routes_datasets, routes_files, routes_health
 from datahub.serve.config import ServeConfig, Tokens, cache_folder
+from datahub.serve.downloads import Downloads
 from datahub.serve.engine import Engine
 from datahub.serve.filling import CachedBlocks
 from datahub.serve.guard import middleware
 from datahub.serve.library import Library
 from datahub.serve.metrics import Metrics
+from datahub.serve.ondemand import OnDemand
 from datahub.serve.origins import Origin
 from datahub.serve.shelf import Shelf
 from datahub.serve.state import SERVER, Server
@@ -25,8 +27,13 @@ SWEEP = 2.0
 """Seconds between two looks at what may be closed."""
 BODY = 1 << 20
 """Bytes of a request's body at most."""
-TABLES: Sequence[web.RouteTableDef] = (routes_health.routes, routes_datasets.routes, routes_blobs.routes)
-SHELF = "records"
+TABLES: Sequence[web.RouteTableDef] = (
+    routes_health.routes,
+    routes_datasets.routes,
+    routes_blobs.routes,
+    routes_files.routes,
+)
+SHELF, DIGESTS = "records", "digests"
 
 
 def build(config: ServeConfig, settings: Settings, tokens: Tokens, listener: Listener) -> web.Application:
@@ -37,7 +44,9 @@ def build(config: ServeConfig, settings: Settings, tokens: Tokens, listener: Lis
     origins = [Origin(url, config.origin_timeout) for url in config.origin]
     library = Library(settings, origins, Shelf(folder / SHELF, listener), listener)
     engine = Engine(CachedBlocks(cache, library.elsewhere, config.origin_timeout, metrics), metrics)
-    server = Server(config, settings, tokens, library, cache, engine, metrics, listener)
+    downloads = Downloads(settings, folder / DIGESTS, listener, fetching=config.allow_fetch)
+    ondemand = OnDemand(settings, listener) if config.allow_fetch else None
+    server = Server(config, settings, tokens, library, cache, engine, metrics, listener, downloads, ondemand)
     app = web.Application(middlewares=[middleware(server)], client_max_size=BODY)
     app[SERVER] = server
     for table in TABLES:

@@ -39,6 +39,7 @@ class ServeConfig:
     connections: int = 4096
     drain: float = 30.0
     origin_timeout: float = 60.0
+    allow_fetch: bool = False
 
     @property
     def scheme(self) -> str:
@@ -176,6 +177,7 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
     "origin": _origins,
     "quota": _bytes,
     "insecure": _truth,
+    "allow_fetch": _truth,
     "rate": float,
     "drain": float,
     "origin_timeout": float,

@@ -25,7 +25,10 @@ def everything(server: Server) -> list[DatasetInfo]:
 
 
 def of_name(server: Server, name: str) -> list[DatasetInfo]:
-    """Those of one dataset. What only an origin has, and cannot list, is looked for by the registry's versions."""
+    """Those of one dataset. What only an origin has, and cannot list, is looked for by the registry's versions.
+
+    Raises as `OnDemand.want`.
+    """
     found = [info for info in everything(server) if info.name == name]
     if found:
         return found
@@ -34,6 +37,8 @@ def of_name(server: Server, name: str) -> list[DatasetInfo]:
             ref = Ref(name, version, default_variant(server.settings, Ref(name, version)))
             if (variant := server.library.look(ref)) is not None:
                 return [_with_default(server, _info(variant))]
+    if server.ondemand is not None:
+        server.ondemand.want(Ref(name))
     return []
 
 

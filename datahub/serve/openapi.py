@@ -8,7 +8,7 @@ import msgspec
 
 from datahub.core.refs import NAME, VARIANT, VERSION
 from datahub.wire.messages import Datasets, Failure, Service
-from datahub.wire.paths import API, BLOBS, BLOCKS, DATASETS, HEALTH, METRICS, OPENAPI, READY, RECORD
+from datahub.wire.paths import API, BLOBS, BLOCKS, DATASETS, FILES, HEALTH, METRICS, OPENAPI, READY, RECORD
 
 JSON = "application/json"
 SHA256 = {"name": "sha256", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"}}
@@ -21,6 +21,7 @@ def _part(name: str, pattern: str) -> dict[str, Any]:
 
 
 REF = [_part("name", NAME.pattern), _part("version", VERSION.pattern), _part("variant", VARIANT.pattern)]
+FILE = [_part("dataset", NAME.pattern), _part("file", "[^/]+")]
 KEY = _part("member", r"[a-z][a-z0-9_]*-[0-9]{9}\.[a-z0-9]+")
 
 
@@ -51,6 +52,7 @@ def document(version: str) -> bytes:
         f"{VARIANT_PATH}/{RECORD}": get("A variant's record.", JSON, {"type": "object"}, *REF, ranged=True),
         f"{VARIANT_PATH}/{BLOCKS}": get("The digests of its blocks.", stream, binary, *REF, ranged=True),
         VARIANT_PATH + "/samples/{member}": get("A member of a sample.", stream, binary, *REF, KEY, ranged=True),
+        FILES + "/{dataset}/{file}": get("A published file.", stream, binary, *FILE, ranged=True),
         BLOBS + "/{sha256}": get("A file by its digest.", stream, binary, SHA256, ranged=True),
         BLOBS + "/{sha256}/blocks": get("The digests of its blocks.", stream, binary, SHA256),
     }

@@ -14,9 +14,11 @@ from datahub.core.events import Listener
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings
 from datahub.serve.config import ServeConfig, Tokens
+from datahub.serve.downloads import Downloads
 from datahub.serve.engine import Engine
 from datahub.serve.library import Blob, Library, Variant
 from datahub.serve.metrics import Metrics
+from datahub.serve.ondemand import OnDemand
 from datahub.store.cache.blockcache import BlockCache
 
 T = TypeVar("T")
@@ -37,6 +39,9 @@ class Server:
     engine: Engine
     metrics: Metrics
     listener: Listener
+    downloads: Downloads
+    ondemand: OnDemand | None = None
+    """Where datasets of the registry are fetched for whoever asks."""
     draining: bool = False
     active: int = 0
     _lookers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(LOOKERS, "datahub-look"))
@@ -45,13 +50,23 @@ class Server:
     async def variant(self, ref: Ref) -> Variant | None:
         """The variant of a full reference, looked for if need be. Raises `RecordInvalid` and `OriginError`s."""
         known = self.library.known(ref)
-        return known if known is not None else await self._once(ref, lambda: self.library.look(ref))
+        return known if known is not None else await self._once(ref, lambda: self._look(ref))
 
     async def blob(self, sha256: str) -> Blob | None:
         known = self.library.blob(sha256)
         if known is None:
             await self._once("search", self.library.search)
         return known or self.library.blob(sha256)
+
+    async def download(self, dataset: str, version: str | None, name: str) -> Blob | None:
+        """A published file. Raises as `Downloads.find`."""
+        return await self._once((dataset, version, name), lambda: self.downloads.find(dataset, version, name))
+
+    def _look(self, ref: Ref) -> Variant | None:
+        found = self.library.look(ref)
+        if found is None and self.ondemand is not None:
+            self.ondemand.want(ref)
+        return found
 
     async def in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._lookers, call)
@@ -66,6 +81,8 @@ class Server:
 
     def close(self) -> None:
         self._lookers.shutdown(wait=False, cancel_futures=True)
+        if self.ondemand is not None:
+            self.ondemand.close()
         self.engine.close()
         self.cache.close()
 
