@@ -9,12 +9,13 @@ from aiohttp import web
 
 from datahub.core.events import Listener
 from datahub.core.settings import Settings
-from datahub.serve import routes_blobs, routes_datasets, routes_files, routes_health
+from datahub.serve import routes_blobs, routes_datasets, routes_files, routes_health, routes_jobs
 from datahub.serve.config import ServeConfig, Tokens, cache_folder
 from datahub.serve.downloads import Downloads
 from datahub.serve.engine import Engine
 from datahub.serve.filling import CachedBlocks
 from datahub.serve.guard import middleware
+from datahub.serve.jobs import Jobs
 from datahub.serve.library import Library
 from datahub.serve.metrics import Metrics
 from datahub.serve.ondemand import OnDemand
@@ -32,6 +33,7 @@ TABLES: Sequence[web.RouteTableDef] = (
     routes_datasets.routes,
     routes_blobs.routes,
     routes_files.routes,
+    routes_jobs.routes,
 )
 SHELF, DIGESTS = "records", "digests"
 
@@ -46,7 +48,9 @@ def build(config: ServeConfig, settings: Settings, tokens: Tokens, listener: Lis
     engine = Engine(CachedBlocks(cache, library.elsewhere, config.origin_timeout, metrics), metrics)
     downloads = Downloads(settings, folder / DIGESTS, listener, fetching=config.allow_fetch)
     ondemand = OnDemand(settings, listener) if config.allow_fetch else None
-    server = Server(config, settings, tokens, library, cache, engine, metrics, listener, downloads, ondemand)
+    server = Server(
+        config, settings, tokens, library, cache, engine, metrics, listener, downloads, Jobs(folder), ondemand
+    )
     app = web.Application(middlewares=[middleware(server)], client_max_size=BODY)
     app[SERVER] = server
     for table in TABLES:

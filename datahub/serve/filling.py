@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from datahub.core.digests import BLOCK
-from datahub.core.errors import OriginError, OriginStalled, Problem, StoreDamaged
+from datahub.core.errors import OriginError, OriginStalled, Problem, StoreDamaged, VerificationError
 from datahub.serve.descriptors import Descriptors, Handle, look
 from datahub.serve.library import Blob
 from datahub.serve.metrics import Metrics
 from datahub.serve.origins import POLICY
-from datahub.store.cache.block import Block, Data
+from datahub.store.cache.block import Block, Data, wrong
 from datahub.store.cache.blockcache import BlockCache
 from datahub.store.cache.files import Opened
 from datahub.stream.fetcher import Fetcher
@@ -140,17 +140,22 @@ class CachedBlocks:
         return None
 
     def _fetch(self, blob: Blob, number: int, block: Block, seconds: float) -> Data:
-        """The block's bytes from the first origin that gives them."""
-        first: OriginError | None = None
+        """The block's bytes from the first origin that has them right; else what one gave, for the cache to judge."""
+        first: OriginError | VerificationError | None = None
+        data: Data | None = None
         start = number * BLOCK
-        for files in blob.sources or self._elsewhere(blob):
+        sources = blob.sources or self._elsewhere(blob)
+        for files in sources:
             try:
                 data = read_range(files, blob.path, start, start + block.size, seconds, policy=POLICY)
-            except OriginError as error:
+            except (OriginError, VerificationError) as error:
                 first = first or error
                 self._metrics.failed(blob.ref)
                 continue
             self._metrics.fetched(blob.ref, len(data))
+            if len(sources) == 1 or wrong(block, data) is None:
+                return data
+        if data is not None:
             return data
         if first is None:
             gone = f"block {number} is damaged or gone here, and no origin has it"

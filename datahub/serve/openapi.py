@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from datahub.core.refs import NAME, VARIANT, VERSION
-from datahub.wire.messages import Datasets, Failure, Service
-from datahub.wire.paths import API, BLOBS, BLOCKS, DATASETS, FILES, HEALTH, METRICS, OPENAPI, READY, RECORD
+from datahub.wire.messages import Datasets, Failure, Job, JobAsked, Jobs, Service
+from datahub.wire.paths import API, BLOBS, BLOCKS, DATASETS, FILES, HEALTH, JOBS, METRICS, OPENAPI, READY, RECORD
 
 JSON = "application/json"
 SHA256 = {"name": "sha256", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"}}
@@ -22,14 +22,24 @@ def _part(name: str, pattern: str) -> dict[str, Any]:
 
 REF = [_part("name", NAME.pattern), _part("version", VERSION.pattern), _part("variant", VARIANT.pattern)]
 FILE = [_part("dataset", NAME.pattern), _part("file", "[^/]+")]
+JOB = _part("job", "[A-Za-z0-9._-]{1,64}")
 KEY = _part("member", r"[a-z][a-z0-9_]*-[0-9]{9}\.[a-z0-9]+")
 
 
+def _operation(what: str, parameters: list[Any], responses: dict[str, Any]) -> dict[str, Any]:
+    return {"summary": what, "parameters": parameters, "responses": responses}
+
+
+def _post_job(asked: Any, job: Any, errors: dict[str, Any]) -> dict[str, Any]:
+    done = {"200": {"description": "The job lives.", "content": {JSON: {"schema": job}}}, **errors}
+    body = {"required": True, "content": {JSON: {"schema": asked}}}
+    return {"post": _operation("A job says what it reads.", [], done) | {"requestBody": body}}
+
+
 def document(version: str) -> bytes:
-    schemas, parts = msgspec.json.schema_components(
-        [Service, Datasets, Failure], ref_template="#/components/schemas/{name}"
-    )
-    service, datasets, failure = schemas
+    kinds = [Service, Datasets, Failure, Jobs, JobAsked, Job]
+    schemas, parts = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    service, datasets, failure, jobs, asked, job = schemas
     errors = {"default": {"description": "An error.", "content": {JSON: {"schema": failure}}}}
 
     def get(what: str, kind: str, schema: Any, *parameters: Any, ranged: bool = False) -> dict[str, Any]:
@@ -55,6 +65,8 @@ def document(version: str) -> bytes:
         FILES + "/{dataset}/{file}": get("A published file.", stream, binary, *FILE, ranged=True),
         BLOBS + "/{sha256}": get("A file by its digest.", stream, binary, SHA256, ranged=True),
         BLOBS + "/{sha256}/blocks": get("The digests of its blocks.", stream, binary, SHA256),
+        JOBS: get("The jobs that live.", JSON, jobs) | _post_job(asked, job, errors),
+        JOBS + "/{job}": {"delete": _operation("A job ended.", [JOB], {"204": {"description": "Done."}, **errors})},
     }
     return msgspec.json.encode(
         {

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 from aiohttp import web
 
+from datahub.core.errors import DatahubError
 from datahub.serve import answers
 from datahub.serve.metrics import TYPE, Gauges, exposition
 from datahub.serve.openapi import document
@@ -59,6 +61,8 @@ def gauges(server: Server) -> dict[str, tuple[str, float]]:
         "datahub_datasets": ("Variants that are known.", len(server.library.variants())),
         "datahub_cache_limit_bytes": ("The quota; 0 where there is none.", server.cache.limit or 0),
     }
+    with suppress(DatahubError):
+        found["datahub_jobs"] = "Jobs that live.", len(server.jobs.alive())
     try:
         usage = server.cache.usage()
     except Exception:  # noqa: BLE001 - a disk that fails is no reason to tell nothing

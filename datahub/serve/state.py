@@ -16,6 +16,7 @@ from datahub.core.settings import Settings
 from datahub.serve.config import ServeConfig, Tokens
 from datahub.serve.downloads import Downloads
 from datahub.serve.engine import Engine
+from datahub.serve.jobs import Jobs
 from datahub.serve.library import Blob, Library, Variant
 from datahub.serve.metrics import Metrics
 from datahub.serve.ondemand import OnDemand
@@ -40,6 +41,7 @@ class Server:
     metrics: Metrics
     listener: Listener
     downloads: Downloads
+    jobs: Jobs
     ondemand: OnDemand | None = None
     """Where datasets of the registry are fetched for whoever asks."""
     draining: bool = False
@@ -83,6 +85,7 @@ class Server:
         self._lookers.shutdown(wait=False, cancel_futures=True)
         if self.ondemand is not None:
             self.ondemand.close()
+        self.jobs.close()
         self.engine.close()
         self.cache.close()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import msgspec
 
 
@@ -42,6 +44,51 @@ class Datasets(Message, frozen=True, kw_only=True):
     """``GET /v1/datasets`` and ``/v1/datasets/<name>``, newest versions first."""
 
     datasets: list[DatasetInfo]
+
+
+JobName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+TTL = 600.0
+LONGEST = 7 * 86400.0
+
+
+class JobOrder(Message, frozen=True, kw_only=True):
+    """What decides the order in which a job reads: the parameters of the order formula."""
+
+    seed: int = 0
+    batch: Annotated[int, msgspec.Meta(ge=1, le=1 << 40)] = 1
+    """Samples of a global batch."""
+    window: Literal["all"] | Annotated[int, msgspec.Meta(ge=1)] = "all"
+    lanes: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 1
+    shuffle: bool = True
+
+
+class JobAsked(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``POST /v1/jobs``: a job says what it reads and how far it is; saying it again renews it."""
+
+    job: JobName
+    dataset: str
+    """A full reference, ``NAME@VERSION/VARIANT``."""
+    split: Annotated[str, msgspec.Meta(max_length=64)] = "train"
+    order: JobOrder = msgspec.field(default_factory=JobOrder)
+    epoch: Count = 0
+    position: Count = 0
+    """Samples that the whole job has consumed in the epoch."""
+    ttl: Annotated[float, msgspec.Meta(gt=0, le=LONGEST)] = TTL
+    """Seconds after which the job is taken to have ended, unless it says something before."""
+
+
+class Job(JobAsked, frozen=True, kw_only=True):
+    """A job that lives."""
+
+    left: float
+    """Seconds until it is taken to have ended."""
+
+
+class Jobs(Message, frozen=True, kw_only=True):
+    """``GET /v1/jobs``."""
+
+    jobs: list[Job]
 
 
 class Failure(Message, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -15,6 +16,7 @@ from datahub.core.digests import BLOCK
 from datahub.serve import library
 from datahub.serve.redirects import may_follow
 from datahub.store import record as records
+from datahub.stream.web import WebFiles
 from tests.acquire.server import Behaviour, Origin, serving
 from tests.serve.conftest import BIG, big_variant, content, digest_of, located
 
@@ -110,7 +112,6 @@ def test_a_fill_goes_on_when_its_client_leaves(start, home, elsewhere, web):
 FAULTS = {
     "breaks off": {"cut": [100_000, 5]},
     "fails": {"statuses": [500, 503]},
-    "lies about its length": {"claim": BIG - 1},
     "has no ranges": {"ranges": False},
     "has no etag": {"etag": None},
 }
@@ -122,6 +123,15 @@ def test_a_faulty_origin_costs_time_and_no_byte(start, home, elsewhere, web, fau
     know(server)
     web.paths[DATA] = Behaviour(data=content(), **fault)
     assert body(server, home).body == content()
+
+
+def test_an_origin_whose_file_is_shorter_than_the_record_says(start, home, elsewhere, web):
+    server = start(elsewhere, origin=(web.url,))
+    know(server)
+    web.paths[DATA] = Behaviour(data=content()[:-1])
+    assert body(server, home, 0, 2 * BLOCK).body == content()[: 2 * BLOCK]
+    answer = body(server, home, 2 * BLOCK, BIG)
+    assert answer.status == 502 and "data.bin" in json.loads(answer.body)["message"]
 
 
 def test_wrong_bytes_are_fetched_again_and_never_served(start, home, elsewhere, web):
@@ -153,6 +163,22 @@ def test_the_next_origin_is_asked(start, home, elsewhere, web):
         server = start(elsewhere, origin=(empty.url, web.url))
         know(server)
         assert body(server, home, 0, 10).body == content()[:10]
+
+
+def test_an_origin_with_wrong_bytes_is_followed_by_the_next(start, home, elsewhere, web):
+    with serving() as second:
+        second.paths = dict(web.paths)
+        server = start(elsewhere, origin=(web.url, second.url))
+        know(server)
+        server.server.library._blobs[digest_of(home)] = replace(
+            server.server.library.blob(digest_of(home)),
+            sources=tuple(WebFiles(f"{each.url}/big/1.0/published") for each in (web, second)),
+        )
+        wrong = bytearray(content())
+        wrong[5] ^= 1
+        web.paths[DATA] = Behaviour(data=bytes(wrong))
+        assert body(server, home).body == content()
+        assert [path for path, _ in second.requests].count(DATA) == 1
 
 
 def test_an_origin_that_is_gone(start, home, elsewhere, web):

@@ -1,0 +1,59 @@
+"""``/v1/jobs``: jobs say what they read and how far they are. Whoever may read may say it."""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp import web
+
+from datahub.core.errors import BadReference
+from datahub.core.refs import Ref
+from datahub.serve import answers
+from datahub.serve.jobs import TooManyJobs
+from datahub.serve.state import SERVER
+from datahub.wire.messages import JobAsked, Jobs
+from datahub.wire.paths import JOBS
+
+LARGEST = 1 << 16
+"""Bytes of what a job says."""
+routes = web.RouteTableDef()
+
+
+@routes.post(JOBS)
+async def say(request: web.Request) -> web.StreamResponse:
+    server = request.app[SERVER]
+    try:
+        asked = msgspec.json.decode(await _body(request), type=JobAsked)
+        ref = Ref.parse(asked.dataset)
+    except (msgspec.DecodeError, UnicodeDecodeError, BadReference) as error:
+        return answers.failure(400, "BadJob", f"not a job: {error}")
+    if not (ref.version and ref.variant):
+        return answers.failure(400, "BadJob", "dataset: write NAME@VERSION/VARIANT")
+    variant = await server.variant(ref)
+    if variant is None:
+        return answers.not_found(f"dataset {ref}")
+    if asked.split not in variant.record.splits:
+        return answers.failure(400, "BadJob", f"{ref} has no split {asked.split}")
+    try:
+        return answers.message(await server.in_thread(lambda: server.jobs.say(asked)))
+    except TooManyJobs as error:
+        return answers.failure(429, "TooManyJobs", str(error))
+
+
+@routes.get(JOBS)
+async def jobs(request: web.Request) -> web.StreamResponse:
+    server = request.app[SERVER]
+    return answers.message(Jobs(jobs=await server.in_thread(server.jobs.alive)))
+
+
+@routes.delete(JOBS + "/{job:[A-Za-z0-9._-]{1,64}}")
+async def end(request: web.Request) -> web.StreamResponse:
+    server, name = request.app[SERVER], request.match_info["job"]
+    if not await server.in_thread(lambda: server.jobs.end(name)):
+        return answers.not_found(f"job {name}")
+    return web.Response(status=204, headers=answers.COMMON)
+
+
+async def _body(request: web.Request) -> bytes:
+    if (request.content_length or 0) > LARGEST:
+        raise web.HTTPRequestEntityTooLarge(LARGEST, request.content_length or 0)
+    return await request.read()
