@@ -119,7 +119,8 @@ class Crew:
 
     def pass_over(self) -> None:
         """Of all that was asked for so far, what has not begun will not be made."""
-        os.pwrite(self._floor.descriptor, self._number.to_bytes(8, "little"), 0)
+        if not self.closed:
+            os.pwrite(self._floor.descriptor, self._number.to_bytes(8, "little"), 0)
 
     def listen(self, patience: float) -> None:
         """Take note of what workers have made, waiting at most so long for one. A death is noted on all orders."""

@@ -29,8 +29,8 @@ class Slab:
     def __init__(self) -> None:
         self.descriptor = os.memfd_create("datahub-batch", os.MFD_CLOEXEC)
 
-    def __del__(self) -> None:
-        os.close(self.descriptor)
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # modules may be gone before the last of them
+        close(self.descriptor)
 
 
 class Filling:

@@ -56,7 +56,10 @@ def work(line: socket.socket, kit: bytes, floor: mmap.mmap) -> None:
     cv2.setNumThreads(1)
     bench = _Bench(kit)
     while True:
-        message, descriptors, _, _ = socket.recv_fds(line, ASKED.size, 1)
+        try:
+            message, descriptors, _, _ = socket.recv_fds(line, ASKED.size, 1)
+        except ConnectionResetError:
+            return  # the caller left with something unread
         if len(message) < ASKED.size or not descriptors:
             return
         job, *where = ASKED.unpack(message)
