@@ -115,10 +115,10 @@ class Assembler:
         self._channels = self._shape[2] if self._shape else 3
         self._images = recipe.fields is None or "image" in recipe.fields
         self._encoded = recipe.fields is not None and "encoded" in recipe.fields
-        if self._encoded:
-            keep_freed_memory()
         self._batched = isinstance(recipe.transform, BatchTransform)
         self._fold = fold(recipe.transform) if isinstance(recipe.transform, BatchTransform) else None
+        if self._encoded or self._fold:
+            keep_freed_memory()
         self._resident: Resident | None = None
         self._empty: Empty = _empty
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from datahub.core.errors import BadArgument
-from datahub.tensor.device.cuda import Cuda
-from datahub.tensor.device.decoders import Kind, decoder_of
 from datahub.tensor.device.lanes import Backend
+
+if TYPE_CHECKING:
+    from datahub.tensor.device.decoders import Kind
 
 HERE = 'use device="cpu" and move the batch yourself'
 
@@ -43,6 +44,9 @@ def backend_of(device: Any, environ: Mapping[str, str]) -> Backend | None:
             raise BadArgument("device", str(device), reason, HERE)
         options = CudaOptions(wanted.index)
     index = _index(device, options.index, environ)
+    from datahub.tensor.device.cuda import Cuda  # with torchvision's decoders: 170 MB that the CPU has no use for
+    from datahub.tensor.device.decoders import decoder_of
+
     return Cuda(index, decoder_of(options.decoder, options.hardware_share, index))
 
 

@@ -1,26 +1,32 @@
-"""Random-resized-crop 224 and flip to uint8 batches of 64, two workers, beside torchvision's DataLoader over files.
+"""Random-resized-crop 224 and flip to uint8 batches of 64, two workers, beside other loaders of the same JPEGs.
 
-    python tests/benchmarks/bench_decode.py --images DIR [--repeat 16] [--rounds 3] [--work DIR] [--peers SCRIPT]
+    python tests/benchmarks/bench_decode.py --images DIR [--repeat 16] [--rounds 3] [--work DIR] \\
+        --peers SCRIPT --peer torchvision_files --peer dali=PYTHON ...
 
 `published`, `tiled` and `max256` are packed from an image folder of ``--repeat`` copies of DIR's JPEGs, each with a
-comment of its own. Every row runs in a process of its own, in turns; one epoch of a kind of rounds is its rate, counted
-from the first batch on. ``--peers`` is a script that takes ``--images --work --repeat --peer NAME`` and prints JSON
-lines with ``img_per_s``; ``--peer NAME[=PYTHON]`` names what to run of it. Prints one JSON line a row, then ratios to
-the best peer. ``agree`` is the mean absolute difference, in grey levels, between our output and torchvision's
-``resized_crop(antialias=True)`` of the same boxes.
+comment of its own. ``--peers`` is a script whose ``listing(images, repeat)`` gives items, and whose
+``PEERS[name](items, work)`` gives what makes an epoch's batches; ``--peer`` names which to run, with the interpreter that
+has them. Every row runs in a process of its own, in turns; one epoch is its rate and its processor time, counted over
+the whole tree of processes from the first batch on, and the largest PSS of the tree its memory. A peer's copy in a
+format of its own is made in an epoch that does not count.
+
+Prints one JSON line a row, then medians and ratios to the best peer. ``agree`` is the mean absolute difference, in grey
+levels, between our output and torchvision's ``resized_crop(antialias=True)`` of the same boxes; more than one is an
+error.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +57,7 @@ def pack(images: Path, work: Path, repeat: int) -> None:
 
 
 def run(variant: str, work: Path) -> dict[str, Any]:
-    """One epoch after a short one: images/s, CPU seconds a thousand images, peak resident MiB."""
+    """An epoch of ours."""
     import torch
 
     import datahub
@@ -60,25 +66,45 @@ def run(variant: str, work: Path) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     loader = datahub.StreamingLoader(
-        f"decodebench@1/{variant}", batch_size=BATCH, shuffle=True, drop_last=True, num_workers=WORKERS, prefetch=4,
+        f"decodebench@1/{variant}", batch_size=BATCH, shuffle=True, drop_last=True, num_workers=WORKERS,
         transform=transforms.Compose([transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip()]),
         fields=("image", "label"), residency="stream", settings=Settings(home=work / "home"),
     )  # fmt: skip
     with loader:
-        seen, began, used = -1, 0.0, 0.0
-        for image, _ in loader:
-            assert image.shape == (BATCH, 3, SIZE, SIZE) and image.dtype == torch.uint8
-            if seen < 0:
-                seen, began, used = 0, time.perf_counter(), time.process_time()
-                continue
-            seen += len(image)
-        seconds, cpu = time.perf_counter() - began, time.process_time() - used
-        stats = loader.stats()
-    return {
-        "side": variant, "images_s": round(seen / seconds), "cpu_s_1000": round(1000 * cpu / seen, 2),
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
-        "decode_share": round(stats["decode_seconds"] / (seconds * WORKERS), 2),
-    }  # fmt: skip
+        return {"side": variant, **epoch(iter(loader))}
+
+
+def run_peer(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """An epoch of a peer's; the first run ever makes its copy of the images."""
+    sys.path.insert(0, str(options.peers.parent))
+    peers = importlib.import_module(options.peers.stem)
+    options.work.mkdir(parents=True, exist_ok=True)
+    make = peers.PEERS[name](peers.listing(str(options.images), options.repeat), str(options.work))
+    return {"side": name, **epoch(make())}
+
+
+def epoch(batches: Iterator[Any]) -> dict[str, float]:
+    """Images and processor seconds from the first batch on."""
+    import psutil
+    import torch
+
+    seen, began, used, tree = -1, 0.0, 0.0, [psutil.Process()]
+    for batch in batches:
+        image = batch["jpg"] if isinstance(batch, dict) else batch[0]
+        assert tuple(image.shape) == (BATCH, 3, SIZE, SIZE)
+        assert (image.dtype if isinstance(image, torch.Tensor) else torch.from_numpy(image).dtype) == torch.uint8
+        if seen < 0:
+            tree += tree[0].children(recursive=True)
+            seen, began, used = 0, time.perf_counter(), processor(tree)
+            continue
+        seen += len(image)
+        seconds, cpu = time.perf_counter() - began, processor(tree) - used  # while workers live
+    return {"images_s": round(seen / seconds), "cpu_s_1000": round(1000 * cpu / seen, 2)}
+
+
+def processor(tree: list[Any]) -> float:
+    """Processor seconds of these processes, so far."""
+    return sum(times.user + times.system for times in (process.cpu_times() for process in tree))
 
 
 def agree(work: Path, images: int = 96) -> dict[str, float]:
@@ -114,32 +140,64 @@ def agree(work: Path, images: int = 96) -> dict[str, float]:
     return found
 
 
-def child(command: list[str]) -> list[dict[str, Any]]:
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+def child(command: list[str]) -> dict[str, Any]:
+    """The line that a process prints, and the largest PSS of its tree."""
+    from tests.benchmarks.bench_bytes import Memory
+
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, cwd=ROOT)
+        memory = Memory(process.pid)
+        out, _ = process.communicate()
+        peak = memory.stop()
+        if process.returncode:
+            said.seek(0)
+            raise SystemExit(f"{command} failed:\n{said.read()[-2000:]}")
+    found: dict[str, Any] = json.loads(next(line for line in out.splitlines() if line.startswith("{")))
+    return {**found, "pss_mib": round(peak)}
 
 
 def measure(options: argparse.Namespace, work: Path) -> None:
     pack(options.images, work, options.repeat)
-    ours = [sys.executable, __file__, "--images", str(options.images), "--work", str(work), "--side"]
-    commands = {variant: [*ours, variant] for variant in VARIANTS}
+    common = ["--images", str(options.images), "--repeat", str(options.repeat)]
+    commands = {v: [sys.executable, __file__, *common, "--work", str(work), "--side", v] for v in VARIANTS}
     for peer in options.peer:
         name, _, python = peer.partition("=")
-        where = ["--images", str(options.images), "--work", str(work / f"peer-{name}"), "--repeat", str(options.repeat)]
-        script = [python or sys.executable, str(options.peers), *where, "--epochs", "1", "--peer", name]
-        commands[name] = script
-    rates: dict[str, list[float]] = {side: [] for side in commands}
+        folder = work / f"peer-{name}"
+        where = [*common, "--work", str(folder), "--peers", str(options.peers.resolve()), "--side", name]
+        commands[name] = [python or sys.executable, __file__, *where]
+        if not folder.exists():
+            child(commands[name])
+    rows: dict[str, list[dict[str, Any]]] = {side: [] for side in commands}
     for _ in range(options.rounds):
         for side, command in commands.items():
-            for row in child(command):
-                rate = row["images_s"] if "images_s" in row else statistics.median(row["img_per_s"])
-                rates[side].append(rate)
-                print(json.dumps(row), flush=True)
-    medians = {side: statistics.median(each) for side, each in rates.items()}
-    best = max((medians[side] for side in medians if side not in VARIANTS), default=None)
-    print(json.dumps({"agree": child([*ours, "agree"])[0], "images_s": medians}))
-    if best:
-        print(json.dumps({f"{variant}_of_best_peer": round(medians[variant] / best, 2) for variant in VARIANTS}))
+            rows[side].append(child(command))
+            print(json.dumps(rows[side][-1]), flush=True)
+    names = ("images_s", "cpu_s_1000", "pss_mib")
+    medians = {
+        side: {name: statistics.median(row[name] for row in found) for name in names} for side, found in rows.items()
+    }
+    close = child([sys.executable, __file__, *common, "--work", str(work), "--side", "agree"])
+    print(json.dumps({"agree": close, "medians": medians}))
+    peers = {side: found for side, found in medians.items() if side not in VARIANTS}
+    if peers:
+        compare(medians, peers)
+    if max(close[variant] for variant in VARIANTS) > 1:
+        raise SystemExit("what comes out is not what torchvision gives")
+
+
+def compare(medians: dict[str, dict[str, float]], peers: dict[str, dict[str, float]]) -> None:
+    best = max(peers, key=lambda side: peers[side]["images_s"])
+    thrifty = min(peers, key=lambda side: peers[side]["cpu_s_1000"])
+    lean = min(peers, key=lambda side: peers[side]["pss_mib"])
+    print(json.dumps({"best_peer": best, "least_processor": thrifty, "leanest": lean}))
+    for variant in VARIANTS:
+        mine = medians[variant]
+        print(json.dumps({
+            "figure": variant,
+            "images_s_to_best": round(mine["images_s"] / peers[best]["images_s"], 2),
+            "images_per_cpu_s_to_least": round(peers[thrifty]["cpu_s_1000"] / mine["cpu_s_1000"], 2),
+            "pss_to_leanest": round(mine["pss_mib"] / peers[lean]["pss_mib"], 2),
+        }))  # fmt: skip
 
 
 def main() -> None:
@@ -152,7 +210,9 @@ def main() -> None:
     parser.add_argument("--peer", action="append", default=[], metavar="NAME[=PYTHON]")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.side:
+    if options.side and options.peers:
+        print(json.dumps(run_peer(options.side, options)), flush=True)
+    elif options.side:
         print(json.dumps(agree(options.work) if options.side == "agree" else run(options.side, options.work)))
     elif options.work:
         options.work.mkdir(parents=True, exist_ok=True)
