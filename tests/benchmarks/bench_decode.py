@@ -5,10 +5,10 @@
 
 `published`, `tiled` and `max256` are packed from an image folder of ``--repeat`` copies of DIR's JPEGs, each with a
 comment of its own. ``--peers`` is a script whose ``listing(images, repeat)`` gives items, and whose
-``PEERS[name](items, work)`` gives what makes an epoch's batches; ``--peer`` names which to run, with the interpreter that
-has them. Every row runs in a process of its own, in turns; one epoch is its rate and its processor time, counted over
-the whole tree of processes from the first batch on, and the largest PSS of the tree its memory. A peer's copy in a
-format of its own is made in an epoch that does not count.
+``PEERS[name](items, work)`` gives what makes an epoch's batches; ``--peer`` says which to run, with what interpreter.
+Every row runs in a process of its own, in turns. One epoch is its rate and its processor time, which counts the whole
+tree of processes from the first batch on; the largest PSS of the tree is its memory. A peer's copy in a format of its
+own is made in an epoch that does not count.
 
 Prints one JSON line a row, then medians and ratios to the best peer. ``agree`` is the mean absolute difference, in grey
 levels, between our output and torchvision's ``resized_crop(antialias=True)`` of the same boxes; more than one is an
