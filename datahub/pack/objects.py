@@ -87,10 +87,9 @@ def masks(given: Any, size: tuple[int, int]) -> bytes:
 def mask(given: Any, size: tuple[int, int] | None = None) -> bytes:
     """A class number a pixel, as a PNG that keeps it: a path, a file's bytes, a PIL image or an array ``(H, W)``.
 
-    PNGs of 8 or 16 bits, or with a palette, are kept as they are; None is no mask. Raises ``ValueError``.
+    PNGs of 8 or 16 bits, or with a palette, are kept as they are. A sample without one has none of the class: other
+    readers decode every mask. Raises ``ValueError``.
     """
-    if given is None:
-        return b""
     data = _file(given)
     if data is not None:
         if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 33 and (data[24], data[25]) in _KEPT:

@@ -39,7 +39,7 @@ class Places:
 
 
 def value(split: Split, index: int, name: str) -> Any:
-    """A field that is not in the index: an array, bytes, or None. Raises `DamagedSample`."""
+    """A field that is not in the index: an array or bytes. Raises `DamagedSample`."""
     from datahub.store import typed
 
     spec = split.dataset.record.fields[name]

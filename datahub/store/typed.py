@@ -148,11 +148,9 @@ def array(field: FieldSpec, value: Any) -> NDArray[Any]:
 
 
 def member(field: FieldSpec, data: bytes | memoryview, size: tuple[int, int]) -> Any:
-    """The value of a member for an image of this height and width; None of an empty mask. Raises ``ValueError``."""
+    """The value of a member for an image of this height and width. Raises ``ValueError``."""
     if field.type == "bytes":
         return bytes(data)
-    if not len(data):
-        return None if field.type == "mask" else np.zeros((0, *size), np.uint8)
     if field.type == "masks":
         try:
             found = json.loads(bytes(data))
@@ -177,7 +175,7 @@ def document(data: bytes | memoryview) -> dict[str, Any]:
 
 def size_of(field: FieldSpec, data: bytes) -> tuple[int, int] | None:
     """Height and width of the image that a member is for, as far as it says so at its head. Raises ``ValueError``."""
-    if field.type == "mask" and data:
+    if field.type == "mask":
         return mask_size(data)
     if field.type == "masks" and (found := SIZE.match(data)):
         return int(found[1]), int(found[2])

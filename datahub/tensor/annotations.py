@@ -18,7 +18,7 @@ def wrap(spec: FieldSpec, value: Any, size: Size) -> Any:
     """What a sample shows of a field; ``size`` is the image's.
 
     ``BoundingBoxes``, ``Mask`` and ``KeyPoints`` (a plain tensor where torchvision is older than 0.23); tensors of the
-    other numbers; bytes, and None of a mask that is not there, as they are.
+    other numbers; bytes as they are.
     """
     if not isinstance(value, np.ndarray):
         return value

@@ -43,8 +43,7 @@ def follow(specs: Mapping[str, FieldSpec], values: Sequence[Values], sizes: Ints
         sizes = step.size
     for value, path in zip(values, paths, strict=False):
         for name in masked:
-            if value[name] is not None:
-                value[name] = path.taken(value[name])
+            value[name] = path.taken(value[name])
     return sizes
 
 

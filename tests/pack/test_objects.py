@@ -120,6 +120,7 @@ def test_another_variant_carries_the_annotations_or_is_refused(settings: Setting
         ("mask", np.full((24, 30), 70000), "65535"),
         ("mask", np.zeros((24, 30)), "no array"),
         ("mask", Image.new("RGB", (30, 24)), "has the mode RGB"),
+        ("mask", None, "no array"),
         ("mask", b"x", "cannot identify|cannot be decoded"),
         ("raw", "text", "neither bytes nor a path"),
     ],
