@@ -7,6 +7,7 @@
   of all steps add up); whole lanes are bijective (some; all of the 10^9 samples with ``--whole``, 1 GB and minutes);
   the permutation of blocks is (all); 10^6 random positions come back through every inverse.
 - download: simulated nodes of 8 ranks with a bounded cache, see `_node.py`; bytes as a multiple of dataset / nodes.
+  10^9 samples on 1 and 8 nodes take half an hour, so only with ``--whole``.
 
 JSON lines; a check that fails ends it with an AssertionError. Nothing is read. There is no peer to ask: torch's sampler
 would hold 10^9 indices as a Python list.
@@ -52,7 +53,7 @@ class Sizes:
     lanes: int
     picked: int
     sets: Sequence[tuple[str, int, int, Sequence[int], int]]
-    """(name, samples, bytes of a cache, nodes, epochs)."""
+    """(name, samples, bytes of a cache, nodes, epochs); with ``--whole`` as many nodes as the first set has."""
     windows: Sequence[int | str]
 
 
@@ -269,8 +270,9 @@ def memory_of_this(what: str) -> int:
 # -- what nodes download ----------------------------------------------------------------------------------------------
 
 
-def download(sizes: Sizes) -> None:
-    for name, samples, limit, nodes, epochs in sizes.sets:
+def download(sizes: Sizes, *, whole: bool) -> None:
+    for name, samples, limit, some, epochs in sizes.sets:
+        nodes = sizes.sets[0][3] if whole else some
         remote = Remote(ragged(samples, SHARD // RECORD), image=IMAGE, record=RECORD, block=BLOCK)
         for count in nodes:
             for lanes in sorted({1, count}):
@@ -303,7 +305,7 @@ def traffic(remote: Remote, job: Job, epochs: int) -> dict[str, Any]:
 def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=["exhaustive", "scale", "download"], action="append")
-    parser.add_argument("--whole", action="store_true", help="all lanes of the 10^9 samples, in windows of 64")
+    parser.add_argument("--whole", action="store_true", help="all lanes, and all nodes, of 10^9 samples")
     parser.add_argument("--quick", action="store_true", help="everything, of a size that takes seconds")
     parser.add_argument("--peak-of", type=json.loads, help=argparse.SUPPRESS)
     o = parser.parse_args(given)
@@ -317,7 +319,7 @@ def main(given: Sequence[str] | None = None) -> None:
     if "scale" in parts:
         scale(sizes, whole=o.whole)
     if "download" in parts:
-        download(sizes)
+        download(sizes, whole=o.whole)
 
 
 if __name__ == "__main__":

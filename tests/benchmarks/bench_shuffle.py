@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_shuffle.py [--samples 1281167] [--classes 1000] [--buffers 1000 5000 10000]
 
 webdataset reads real shards of so many samples without content, all shards shuffled, then `.shuffle(buffer)`, one
-worker; what is looked at is the stored position of each sample, in the order in which they come. One JSON line an order:
+worker; what is looked at is the stored position of each sample, in the order in which they come. One JSON line each:
 
 - serial: correlation of the stored positions of successive samples (a full permutation: 0).
 - rank: correlation of where a sample is stored and where it comes (0).
