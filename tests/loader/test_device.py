@@ -252,3 +252,62 @@ def test_what_is_chosen_for_a_card(home):
     assert decide("host", facts(80 << 30)).kind == "host"
     with pytest.raises(BadArgument, match="of cuda:0 are free"):
         decide("device", facts(1 << 20))
+
+
+# -- on a card --------------------------------------------------------------------------------------------------------
+
+needs_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+LEVELS = 8
+"""Grey levels, in the mean, that nvJPEG's pixels may lie from libjpeg's: it rounds and interpolates chroma otherwise."""
+
+
+def gathered(batch) -> dict:
+    return {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+
+
+@pytest.mark.gpu
+@needs_card
+@pytest.mark.parametrize("residency", ["stream", "host", "device"])
+def test_a_card_gives_the_hosts_bits(home, residency):
+    """PNGs: everything but the decoding of JPEGs is exact."""
+    options = {"residency": residency, "transform": CIFAR, "dtype": torch.bfloat16, "channels_last": True}
+    with loader(home, "tiny", **options) as here, loader(home, "tiny", device="cuda", **options) as there:
+        for wanted, found in zip(here, there, strict=True):
+            assert all(each.is_cuda for each in found.values() if isinstance(each, torch.Tensor))
+            assert found["image"].stride() == wanted["image"].stride()
+            assert same(gathered(found), dict(wanted))
+
+
+@pytest.mark.gpu
+@needs_card
+@pytest.mark.parametrize("decoder", ["auto", "host", "nvimgcodec"])
+def test_a_card_decodes_what_the_host_does(photos, decoder):
+    transform = Compose([RandomResizedCrop(20), RandomHorizontalFlip()])
+    try:
+        there = loader(photos, device=CudaOptions(decoder=decoder), transform=transform)
+    except BadArgument as error:
+        pytest.skip(str(error))
+    with there, loader(photos, transform=transform) as here:
+        again = []
+        for wanted, found in zip(here, there, strict=True):
+            assert torch.equal(found["label"].cpu(), wanted["label"])
+            apart = (found["image"].cpu().int() - wanted["image"].int()).abs().float().mean()
+            assert apart == 0 if decoder == "host" else apart < LEVELS
+            again.append(gathered(found))
+        with loader(photos, device=CudaOptions(decoder=decoder), transform=transform) as twice:
+            assert all(same(gathered(a), b) for a, b in zip(twice, again, strict=True))
+
+
+@pytest.mark.gpu
+@needs_card
+def test_a_card_that_is_full(photos):
+    free, _ = torch.cuda.mem_get_info()
+    held = torch.empty(max(free - (256 << 20), 0), dtype=torch.uint8, device="cuda")
+    try:
+        transform = Compose([RandomResizedCrop(4096), LOOKED_UP])
+        with pytest.raises(DeviceOutOfMemory, match="lower batch_size"):
+            with loader(photos, device="cuda", transform=transform, batch_size=20) as made:
+                list(made)
+    finally:
+        del held
+        torch.cuda.empty_cache()

@@ -104,7 +104,8 @@ def decoder_of(kind: str, share: float | None, index: int) -> Decoder | None:
     """
     if kind not in KINDS:
         raise BadArgument("decoder", kind, f"use one of {', '.join(KINDS)}")
-    if share is not None and not (isinstance(share, int | float) and 0 <= share <= 1):
+    is_part = isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share <= 1
+    if share is not None and not is_part:
         raise BadArgument("hardware_share", share, "must be a part from 0 to 1")
     if share is not None and kind not in ("auto", "nvimgcodec"):
         raise BadArgument("hardware_share", share, f"{kind} takes none", 'use decoder="nvimgcodec"')
