@@ -9,7 +9,8 @@ Rows, each a process of its own that prints one JSON line with the device's name
   nvImageCodec installed also ``tiled share=...``: its share for the hardware engine.
 - ``torchvision``, ``nvimagecodec``, ``spdl``, ``dali``: the same work by others (`_gpu_peers`), the bytes in memory;
   one that is not installed prints why.
-- ``kernel``: the fused kernel's bytes a second, read and written, as a share of a device-to-device copy's.
+- ``kernel``: the fused kernel's bytes a second, read and written, as a share of a device-to-device copy's; then its
+  microseconds with other tiles than its own.
 - ``step``: ResNet-50 training steps fed by the loader, as a share of the same steps on one batch already there.
 - ``cifar``: 50,000 images of 32 x 32 resident on the device, random crop, flip, normalised bf16, several batch sizes.
 
@@ -251,10 +252,23 @@ def kernel(bench: Bench) -> dict[str, Any]:
     target = torch.empty_like(source)
     copied = 2 * source.nbytes / bench.seconds(lambda: target.copy_(source), 20)
     rate = moved / seconds
+    others = {} if bench.small else _tiles(bench, run)
     return {
         "microseconds": round(seconds * 1e6, 1), "read_mb": round(read / 1e6, 1), "written_mb": batch.nbytes / 1e6,
         "gb_s": round(rate / 1e9, 1), "copy_gb_s": round(copied / 1e9, 1), "share_of_copy": round(rate / copied, 3),
+        "tiles_microseconds": others,
     }  # fmt: skip
+
+
+def _tiles(bench: Bench, run: Callable[[], Any]) -> dict[str, float]:
+    from datahub.tensor.fused import apply
+
+    own, found = (apply.TALL, apply.WIDE), {}
+    for tall, wide in ((16, 32), (32, 32), (32, 64), (64, 32), (32, 128)):
+        apply.TALL, apply.WIDE = tall, wide
+        found[f"{tall} x {wide}"] = round(_graphed(bench, run) * 1e6, 1)
+    apply.TALL, apply.WIDE = own
+    return found
 
 
 def _graphed(bench: Bench, run: Callable[[], Any]) -> float:

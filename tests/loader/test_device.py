@@ -305,9 +305,9 @@ def test_a_card_that_is_full(photos):
     held = torch.empty(max(free - (256 << 20), 0), dtype=torch.uint8, device="cuda")
     try:
         transform = Compose([RandomResizedCrop(4096), LOOKED_UP])
-        with pytest.raises(DeviceOutOfMemory, match="lower batch_size"):
-            with loader(photos, device="cuda", transform=transform, batch_size=20) as made:
-                list(made)
+        made = loader(photos, device="cuda", transform=transform, batch_size=20)
+        with made, pytest.raises(DeviceOutOfMemory, match="lower batch_size"):
+            list(made)
     finally:
         del held
         torch.cuda.empty_cache()

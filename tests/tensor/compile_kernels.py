@@ -27,7 +27,7 @@ def main() -> None:
         {"FIELDS": apply.FIELDS, "BLOCK": apply.BLOCK},
     )
     tile = {"TALL": apply.TALL, "WIDE": apply.WIDE, "DOT": True, "FIELDS": apply.FIELDS}
-    numbers = {name: kind for name, kind in NUMBERS.items() if name != "taps"}
+    numbers = {name: kind for name, kind in NUMBERS.items() if name != "taps"} | {"tiles": "i32"}
     for interleaved, looked_up, out, step in ((True, True, "*bf16", 1), (False, False, "*u8", 0)):
         check(
             "resample",
@@ -35,7 +35,7 @@ def main() -> None:
             {**tile, "CHANNELS": 3, "INTERLEAVED": interleaved, "LOOKED_UP": looked_up, "PIXEL": step},
             warps=1,
         )
-    sizes = dict.fromkeys(("height", "width", "tall", "wide"), "i32")
+    sizes = dict.fromkeys(("height", "width", "tall", "wide", "blocks"), "i32")
     check(
         "moved",
         {"pixels": "*u8", "given": "*i64", "fill": "*i64", "table": "*bf16", "out": "*bf16", **sizes},

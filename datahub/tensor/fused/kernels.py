@@ -10,9 +10,9 @@ Laid out interleaved, a tile's values are neighbouring (column, channel) pairs, 
 channel: either way a warp writes whole sectors. Four pixels of a row are cut out of two aligned words, and `dp2a` adds
 their products with four weights in two instructions. The table turns a pixel value into whatever number is wanted.
 
-Estimate for an H100, 256 crops of 1.2 times 224 x 224 to bf16: 77 MB are written and 55 read, 47 us at the 2.8
-TB/s of a copy. Counted in its compiled code (sm_90) a value costs 109 instructions, 147 us of all schedulers' slots:
-instructions bind it, at about a third of a copy's bandwidth. Nobody has timed it yet.
+Estimate for an H100, 256 crops of 1.2 times 224 x 224 to bf16: 77 MB are written and 55 read, 47 us at the 2.8 TB/s of
+a copy. Counted in its compiled code (sm_90) a value costs 88 instructions, 117 us of all schedulers' slots:
+instructions bind it, at about two fifths of a copy's bandwidth. Nobody has timed it yet.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ channel, row to row, pixel to pixel; whether it is mirrored; of rows, then of co
 first and past-the-last input; the box's start and length, of rows, then of columns."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["taps", "fours"])
 def tables(
     params, boxes, first, count, bits, weights,
     shown_rows, shown_columns, shown, taps, fours,
@@ -117,19 +117,19 @@ def products(pixels, early, late, total, DOT: tl.constexpr):
     return total + ((pixels >> 16) & 255) * (late & 65535) + ((pixels >> 24) & 255) * ((late >> 16) & 65535)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["fours"])
 def resample(
     params, first, count, bits, weights, table, out,
-    shown_rows, shown_columns, shown, fours,
+    shown_rows, shown_columns, shown, fours, tiles,
     FIELDS: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr, LOOKED_UP: tl.constexpr,
     PIXEL: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
-    """Program (tile, image): ``out`` ``(B, CHANNELS, shown_rows, shown_columns)`` in the layout that is asked for.
+    """A program for each of the ``tiles`` of each image: ``out`` ``(B, CHANNELS, shown_rows, shown_columns)`` in the layout that is asked for.
 
     ``PIXEL``: bytes from pixel to pixel in every image, or 0 where they differ and ``params`` say. ``DOT``: sums of
     four products are one instruction.
     """
-    tile, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    tile, image = tl.program_id(0) % tiles, (tl.program_id(0) // tiles).to(tl.int64)
     if INTERLEAVED:
         line = shown_columns * CHANNELS
         across = tl.cdiv(line, WIDE)
@@ -224,12 +224,12 @@ def resample(
 @triton.jit
 def moved(
     pixels, given, fill, table, out,
-    height, width, tall, wide,
+    height, width, tall, wide, blocks,
     CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr, LOOKED_UP: tl.constexpr, MODE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Program (block, output): values of uint8 ``(N, C, height, width)``; see `datahub.tensor.fused.moving`."""
-    block, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    """A program for each of the ``blocks`` of each output: values of uint8 ``(N, C, height, width)``; see `datahub.tensor.fused.moving`."""
+    block, image = tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
     value = block * BLOCK + tl.arange(0, BLOCK)
     if INTERLEAVED:
         channel, place = value % CHANNELS, value // CHANNELS

@@ -92,9 +92,10 @@ def _launch(
     from datahub.tensor.fused import kernels
 
     count, channels, height, width = out.shape
-    kernels.moved[(-(-channels * height * width // BLOCK), count)](
+    blocks = -(-channels * height * width // BLOCK)
+    kernels.moved[(blocks * count,)](
         pixels, given, given[count * FIELDS :], out if table is None else table, out,
-        pixels.shape[2], pixels.shape[3], height, width,
+        pixels.shape[2], pixels.shape[3], height, width, blocks,
         CHANNELS=channels, INTERLEAVED=channels_last, LOOKED_UP=table is not None, MODE=mode, BLOCK=BLOCK,
     )  # fmt: skip
 
