@@ -258,7 +258,7 @@ def test_what_is_chosen_for_a_card(home):
 
 needs_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 LEVELS = 8
-"""Grey levels, in the mean, that nvJPEG's pixels may lie from libjpeg's: it rounds and interpolates chroma otherwise."""
+"""Grey levels, in the mean, that nvJPEG's pixels may lie from libjpeg's: it rounds and upsamples otherwise."""
 
 
 def gathered(batch) -> dict:

@@ -124,10 +124,10 @@ def resample(
     FIELDS: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr, LOOKED_UP: tl.constexpr,
     PIXEL: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
-    """A program for each of the ``tiles`` of each image: ``out`` ``(B, CHANNELS, shown_rows, shown_columns)`` in the layout that is asked for.
+    """``out`` ``(B, CHANNELS, shown_rows, shown_columns)``, in its layout; a program for each of an image's ``tiles``.
 
-    ``PIXEL``: bytes from pixel to pixel in every image, or 0 where they differ and ``params`` say. ``DOT``: sums of
-    four products are one instruction.
+    ``PIXEL``: bytes from pixel to pixel in every image, or 0 where they differ and ``params`` say. ``DOT``: the sum of
+    four products is two instructions.
     """
     tile, image = tl.program_id(0) % tiles, (tl.program_id(0) // tiles).to(tl.int64)
     if INTERLEAVED:
@@ -228,7 +228,7 @@ def moved(
     CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr, LOOKED_UP: tl.constexpr, MODE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A program for each of the ``blocks`` of each output: values of uint8 ``(N, C, height, width)``; see `datahub.tensor.fused.moving`."""
+    """See `datahub.tensor.fused.moving`; a program for each of an output's ``blocks`` of values."""
     block, image = tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
     value = block * BLOCK + tl.arange(0, BLOCK)
     if INTERLEAVED:
