@@ -79,8 +79,8 @@ class DeviceAssembler(Assembler):
         return made.receive()
 
     def close(self) -> None:
+        self._ring.close()  # lanes may still read what is kept
         self._kept.clear()
-        self._ring.close()
 
     def reside(self, resident: Resident | None) -> None:
         super().reside(resident)

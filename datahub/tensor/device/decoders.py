@@ -52,9 +52,9 @@ class TorchvisionDecoder:
     ) -> list[torch.Tensor]:
         try:
             found: list[torch.Tensor] = self._call(list(encoded), self._modes[channels], device)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            if "out of memory" in str(error).lower():  # the operator makes plain errors of all that it catches
+                raise torch.OutOfMemoryError(str(error)) from error
             raise Undecodable(str(error).partition("\n")[0]) from error
         return found
 
