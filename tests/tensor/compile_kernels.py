@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -14,8 +16,11 @@ MADE = {"first": "*i32", "count": "*i32", "bits": "*i32", "weights": "*i32"}
 
 
 def check(name: str, signature: dict[str, str], constants: dict[str, object], warps: int = 4) -> None:
-    signature = signature | dict.fromkeys(constants, "constexpr")
-    source = ASTSource(fn=getattr(kernels, name), signature=signature, constexprs=constants)
+    if "constexprs" in inspect.signature(ASTSource).parameters:
+        signature = signature | dict.fromkeys(constants, "constexpr")
+        source = ASTSource(fn=getattr(kernels, name), signature=signature, constexprs=constants)
+    else:  # Triton 3.2, of torch 2.6
+        source = ASTSource(fn=getattr(kernels, name), signature=signature, constants=constants)
     assert compile(source, target=TARGET, options={"num_warps": warps}).asm["cubin"]
     print(name)
 
