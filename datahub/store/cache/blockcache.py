@@ -14,10 +14,11 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,13 @@ class BlockCache:
     """Blocks in ``folder``, of ``limit`` bytes together (None: what the disk has, less a reserve).
 
     Safe in threads, after fork, and beside other processes with the same folder. Picklable. On a network file system
-    each machine gets a folder of its own.
+    each machine gets a folder of its own. ``lru``: least recently used blocks go first, see `policy`.
     """
 
-    def __init__(self, folder: Path, limit: int | None = None, *, listener: Listener = ignore) -> None:
-        self.folder, self.limit, self._listener = folder, limit, listener
+    def __init__(
+        self, folder: Path, limit: int | None = None, *, lru: bool = False, listener: Listener = ignore
+    ) -> None:
+        self.folder, self.limit, self.lru, self._listener = folder, limit, lru, listener
         self._here = folder / socket.gethostname() if networked(folder) else folder
         self._files, self._ledger = BlockFiles(self._here), Ledger(self._here)
         self._told = False
@@ -191,6 +194,21 @@ class BlockCache:
         with self._changing():
             return Usage(self._ledger.total(), *self._ledger.count())
 
+    @contextmanager
+    def books(self) -> Iterator[tuple[Ledger, BlockFiles, int]]:
+        """The books in a transaction, the files, and how many bytes there may be; for `Holdings`.
+
+        Raises ``sqlite3.Error`` or ``OSError`` where the books cannot be written.
+        """
+        self._here_again()
+        with self._changing():
+            yield self._ledger, self._files, books.room(self._here, self._ledger, self.limit)
+
+    def drop(self, block: Block) -> None:
+        """Take a block away whose file was found damaged, whoever is reading it."""
+        self._here_again()
+        self._drop(block)
+
     def close(self) -> None:
         """Put what was read on the books and let go of them; a later call opens them again."""
         self._here_again()
@@ -200,7 +218,7 @@ class BlockCache:
         self._ledger.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return BlockCache, (self.folder, self.limit)
+        return partial(BlockCache, lru=self.lru), (self.folder, self.limit)
 
     # -- filling --------------------------------------------------------------------------------------------------
 
@@ -224,7 +242,13 @@ class BlockCache:
                 return Answer.BUSY
             self._files.discard(block.key, row.owner.rpartition("#")[2])
         elif row is None and not books.make_room(
-            self._ledger, self._files, block.size, books.room(self._here, self._ledger, self.limit), now, evict=evict
+            self._ledger,
+            self._files,
+            block.size,
+            books.room(self._here, self._ledger, self.limit),
+            now,
+            evict=evict,
+            lru=self.lru,
         ):
             return Answer.REFUSED
         self._ledger.reserve(block.key, block.size, block.tag, self._owner, now, until)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from datahub.core.locks import FileLock
 from datahub.store.cache.files import BlockFiles
 from datahub.store.cache.ledger import NAME, Ledger
-from datahub.store.cache.policy import dispensable, to_free
+from datahub.store.cache.policy import Entry, dispensable, to_free
 
 FREE = 1 << 30
 """Bytes that a cache without a limit leaves free on the disk, or a twentieth of the disk if that is less."""
@@ -25,7 +26,9 @@ def room(folder: Path, ledger: Ledger, limit: int | None) -> int:
     return min(limit, most) if limit is not None else most - min(FREE, disk.total // 20)
 
 
-def make_room(ledger: Ledger, files: BlockFiles, size: int, limit: int, now: float, *, evict: bool) -> bool:
+def make_room(
+    ledger: Ledger, files: BlockFiles, size: int, limit: int, now: float, *, evict: bool, lru: bool = False
+) -> bool:
     """Whether ``size`` more bytes fit, after evicting what may go if need be; inside a transaction.
 
     Where they would not fit even then nothing is evicted.
@@ -41,17 +44,22 @@ def make_room(ledger: Ledger, files: BlockFiles, size: int, limit: int, now: flo
     goal = to_free(size, total, limit)
     if goal == 0 or not evict:
         return goal == 0
-    free = dispensable(ledger.entries(), ledger.wanted(now), now)
+    free = dispensable(ledger.entries(), ledger.wanted(now), now, held=ledger.held(now), lru=lru)
     if total + size - sum(entry.bytes for entry in free) > limit:
         return False
+    return total + size - remove(ledger, files, free, goal) <= limit
+
+
+def remove(ledger: Ledger, files: BlockFiles, entries: Iterable[Entry], goal: int) -> int:
+    """Evict, in this order, until ``goal`` bytes are free; what is being read stays. The bytes that went."""
     freed = 0
-    for entry in free:
+    for entry in entries:
         if freed >= goal:
             break
         if files.remove(entry.key):
             ledger.remove(entry.key)
             freed += entry.bytes
-    return total + size - freed <= limit
+    return freed
 
 
 def prepare(folder: Path, files: BlockFiles, ledger: Ledger) -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from datahub.core.processes import gone
+from datahub.core.processes import boot, gone
 from datahub.store.cache.policy import Entry
 
 NAME = "ledger-1.sqlite"
@@ -35,6 +35,10 @@ CREATE TABLE IF NOT EXISTS block (
 CREATE INDEX IF NOT EXISTS filling ON block (owner) WHERE owner IS NOT NULL;
 CREATE TABLE IF NOT EXISTS want (
     key TEXT NOT NULL, owner TEXT NOT NULL, until REAL NOT NULL, PRIMARY KEY (owner, key)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS hold (
+    tag TEXT NOT NULL, name TEXT NOT NULL, bytes INTEGER NOT NULL, until REAL, steady REAL, boot TEXT NOT NULL,
+    PRIMARY KEY (tag, name)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS total (one INTEGER PRIMARY KEY CHECK (one = 1), bytes INTEGER NOT NULL);
 INSERT OR IGNORE INTO total VALUES (1, 0);
@@ -60,6 +64,27 @@ class Row:
     def abandoned(self, now: float) -> bool:
         """Whether its filler is gone or out of time."""
         return self.owner is not None and (self.until < now or gone(self.owner.partition("#")[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Somebody's wish that no block of ``tag`` is evicted: a pin (``name`` is empty), or a lease ``until`` a time.
+
+    ``steady`` is the same moment on a clock that nobody sets, which counts until the machine starts anew.
+    """
+
+    tag: str
+    name: str
+    bytes: int
+    until: float | None = None
+    steady: float | None = None
+    boot: str = ""
+
+    def left(self, now: float, boot: str) -> float | None:
+        """Seconds that it holds still; None: for ever."""
+        if self.until is None or self.steady is None:
+            return None
+        return self.steady - time.monotonic() if boot and self.boot == boot else self.until - now
 
 
 class Ledger:
@@ -145,7 +170,8 @@ class Ledger:
     def used(self, times: Mapping[str, tuple[float, str]]) -> None:
         """Key -> (when it was read, for which tag)."""
         self._many(
-            "UPDATE block SET used = max(used, ?), tag = ? WHERE key = ? AND owner IS NULL",
+            "UPDATE block SET used = max(used, ?), tag = CASE WHEN tag IN (SELECT tag FROM hold) THEN tag ELSE ? END"
+            " WHERE key = ? AND owner IS NULL",
             ((when, tag, key) for key, (when, tag) in times.items()),
         )
 
@@ -181,6 +207,35 @@ class Ledger:
             if gone(owner.partition("#")[0]):
                 self.forget(owner)
         return {str(key) for (key,) in self._all("SELECT DISTINCT key FROM want")}
+
+    def hold(self, hold: Hold) -> None:
+        self._run(
+            "INSERT OR REPLACE INTO hold VALUES (?, ?, ?, ?, ?, ?)",
+            (hold.tag, hold.name, hold.bytes, hold.until, hold.steady, hold.boot),
+        )
+
+    def unhold(self, tag: str, name: str) -> None:
+        self._run("DELETE FROM hold WHERE tag = ? AND name = ?", (tag, name))
+
+    def holds(self, now: float) -> list[Hold]:
+        """Those that hold still; the others are taken off."""
+        found, here = [], boot()
+        for row in self._all("SELECT tag, name, bytes, until, steady, boot FROM hold ORDER BY tag, name"):
+            hold = Hold(*row)
+            left = hold.left(now, here)
+            if left is not None and left <= 0:
+                self.unhold(hold.tag, hold.name)
+            else:
+                found.append(hold)
+        return found
+
+    def held(self, now: float) -> set[str]:
+        """Tags of which no block may go."""
+        return {hold.tag for hold in self.holds(now)}
+
+    def sizes(self) -> dict[str, int]:
+        """Tag -> bytes of its whole blocks."""
+        return dict(self._all("SELECT tag, sum(bytes) FROM block WHERE owner IS NULL GROUP BY tag"))
 
     def _one(self, statement: str, *values: object) -> tuple:  # type: ignore[type-arg]
         return self._connect().execute(statement, values).fetchone()  # type: ignore[no-any-return]

@@ -28,9 +28,16 @@ class Entry:
     used: float
 
 
-def dispensable(entries: Iterable[Entry], wanted: Collection[str], now: float) -> list[Entry]:
-    """Every block that may go, the most dispensable first; never one that is wanted."""
-    free = [entry for entry in entries if entry.key not in wanted]
+def dispensable(
+    entries: Iterable[Entry], wanted: Collection[str], now: float, *, held: Collection[str] = (), lru: bool = False
+) -> list[Entry]:
+    """Every block that may go, the most dispensable first; never one that is wanted or whose tag is held.
+
+    ``lru``: least recently used first, whatever it belongs to.
+    """
+    free = [entry for entry in entries if entry.key not in wanted and entry.tag not in held]
+    if lru:
+        return sorted(free, key=lambda entry: (entry.used, entry.key))
     latest: dict[str, float] = {}
     for entry in free:
         latest[entry.tag] = max(entry.used, latest.get(entry.tag, entry.used))
