@@ -38,6 +38,7 @@ COMMANDS = {
     "replay": "The exact batch of an epoch and step, as a picture.",
     "demo": "The whole line: get, verify, pack, stream, train, look.",
     "serve": "The shared cache server.",
+    "cache": "What a cache server holds and is to keep: status, warm, pin, lease, evict.",
     "manifest": "Write and check manifests.",
     "config": "Every setting and where its value came from.",
     "doctor": "Check this machine: clashes, tools, disk, locks.",

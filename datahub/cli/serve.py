@@ -22,6 +22,9 @@ from datahub.core.sizes import format_bytes
 )
 @click.option("--cache-dir", metavar="DIR", help="Where blocks from origins are kept. [STORE/cache]")
 @click.option("--quota", metavar="SIZE", help="Bytes of them at most, like 500GB.")
+@click.option("--soft-quota", metavar="SIZE", help="Evict in the background down to so many.")
+@click.option("--policy", help="Which blocks go first: epoch (what jobs read next stays) or lru. [epoch]")
+@click.option("--scrub-rate", metavar="SIZE", help="Bytes a second that are verified again; 0 for none. [10MB]")
 @click.option(
     "--token-file", metavar="FILE", help="Tokens that read, one a line; without, only this machine is served."
 )

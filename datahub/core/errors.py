@@ -23,8 +23,9 @@ again can help (``retryable``), and which exit code the command line gives it.
     │   └── DiskFull, NotWritable, NotReadable
     ├── ActionNeeded                6
     │   └── ManualFiles, ConsentNeeded, AlreadyPacked, MissingTool, MissingExtra,
-    │       DeviceOutOfMemory, TokenRefused
-    ├── NotInStore, Offline         7
+    │       DeviceOutOfMemory, TokenRefused, LeaseRefused
+    ├── NotInStore, NotServed,
+    │   Offline                     7
     └── WorkerDied                  4, or 1 where a worker crashed
 """
 
@@ -426,6 +427,14 @@ class TokenRefused(ActionNeeded):
         self.server, self.shown, self.reason = server, shown, reason
 
 
+class LeaseRefused(ActionNeeded):
+    """A cache server does not do what was asked about keeping a dataset, and says what would be possible."""
+
+    def __init__(self, ref: str, reason: str, next_step: str) -> None:
+        super().__init__(reason, next_step)
+        self.ref = ref
+
+
 # -- 7: not here ----------------------------------------------------------------------------------------------------
 
 
@@ -438,6 +447,16 @@ class NotInStore(DatahubError):
         hint = f"did you mean {' or '.join(nearest)}?" if nearest else fetch
         super().__init__(f"{ref} is not in the store at {home}", hint)
         self.ref, self.home, self.nearest = ref, home, tuple(nearest)
+
+
+class NotServed(DatahubError):
+    """A cache server does not know a dataset."""
+
+    exit_code = 7
+
+    def __init__(self, server: str, ref: str, reason: str) -> None:
+        super().__init__(f"{server}: {reason}", "see `datahub cache status`, or give the whole NAME@VERSION/VARIANT")
+        self.server, self.ref = server, ref
 
 
 class Offline(DatahubError):

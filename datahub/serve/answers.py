@@ -43,6 +43,14 @@ STATUS: tuple[tuple[type[DatahubError], int], ...] = (
 """The first that an error is says the status; others are a bug: 500."""
 
 
+class Refusal(DatahubError):
+    """What a client asked that cannot be, with the status that says so."""
+
+    def __init__(self, status: int, kind: str, message: str, next_step: str = "") -> None:
+        super().__init__(message, next_step)
+        self.status, self.kind = status, kind
+
+
 def message(body: Message, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     return web.Response(
         status=status, body=messages.encode(body), content_type=JSON, headers={**COMMON, **(headers or {})}
@@ -64,6 +72,8 @@ def not_found(what: str) -> web.Response:
 
 def of_error(error: DatahubError) -> web.Response:
     """What went wrong, in its own words; without the server's own paths where they are no business of a client's."""
+    if isinstance(error, Refusal):
+        return failure(error.status, error.kind, error.message, error.next_step)
     status = next((number for kind, number in STATUS if isinstance(error, kind)), 500)
     body = Failure(error=type(error).__name__, message=error.message, next=error.next_step, retryable=error.retryable)
     after = LATER if isinstance(error, BeingFetched) else SOON

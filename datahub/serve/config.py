@@ -15,19 +15,26 @@ from datahub.core.sizes import parse_bytes
 from datahub.wire.tokens import read_tokens
 
 PREFIX = "DATAHUB_SERVE_"
+POLICIES = ("epoch", "lru")
 SHORTEST = 16
 """Characters of a token at least: short ones can be guessed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
-    """``rate``: requests a second that one client may make, 0 for any number; ``drain``: seconds to end requests in."""
+    """``quota``: bytes of the cache, never exceeded; above ``soft_quota`` it evicts in the background. ``policy``: what
+    goes first, "epoch" or "lru". ``scrub_rate``: bytes a second that are verified again, 0 for none.
+
+    ``rate``: requests a second that one client may make, 0 for any number; ``drain``: seconds to end requests in."""
 
     host: str = "127.0.0.1"
     port: int = 8080
     origin: tuple[str, ...] = ()
     cache_dir: Path | None = None
     quota: int | None = None
+    soft_quota: int | None = None
+    policy: str = "epoch"
+    scrub_rate: int = 10_000_000
     token_file: Path | None = None
     admin_token_file: Path | None = None
     workers: int = 1
@@ -96,8 +103,18 @@ def _check(config: ServeConfig) -> None:
     for name in ("rate", "drain", "origin_timeout"):
         if not 0 <= getattr(config, name) < 1e9 or (name == "origin_timeout" and not config.origin_timeout):
             raise BadArgument(f"--{name.replace('_', '-')}", getattr(config, name), "must be a positive number")
+    _check_cache(config)
+
+
+def _check_cache(config: ServeConfig) -> None:
     if config.quota is not None and config.quota < 1:
         raise BadArgument("--quota", config.quota, "must be a positive number of bytes")
+    if config.soft_quota is not None and not 0 < config.soft_quota <= (config.quota or config.soft_quota):
+        raise BadArgument("--soft-quota", config.soft_quota, "must be positive, and no more than --quota")
+    if config.policy not in POLICIES:
+        raise BadArgument("--policy", config.policy, f"is not one of {', '.join(POLICIES)}")
+    if config.scrub_rate < 0:
+        raise BadArgument("--scrub-rate", config.scrub_rate, "must be a number of bytes a second, 0 for none")
 
 
 def _loopback(host: str) -> bool:
@@ -140,7 +157,9 @@ def _convert(name: str, raw: Any, where: str) -> Any:
     try:
         return _CONVERT.get(name, str)(raw)
     except (ValueError, TypeError) as error:
-        raise BadArgument(where, raw, str(error) if name == "quota" else "is not what is expected here") from error
+        raise BadArgument(
+            where, raw, str(error) if _CONVERT.get(name) is _bytes else "is not what is expected here"
+        ) from error
 
 
 def _path(raw: Any) -> Path:
@@ -176,6 +195,8 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
     "connections": _whole,
     "origin": _origins,
     "quota": _bytes,
+    "soft_quota": _bytes,
+    "scrub_rate": _bytes,
     "insecure": _truth,
     "allow_fetch": _truth,
     "rate": float,

@@ -100,6 +100,24 @@ class Engine:
             start += piece.size
         return b"".join(found)
 
+    async def bring(self, blob: Blob, number: int) -> bool:
+        """Have an origin's block in the cache; False where there is no room. Raises as `CachedBlocks.ready`."""
+        return await self._blocks.ready(blob, number) is None
+
+    def check(self, blob: Blob, number: int) -> bool:
+        """Verify a block of the server's own store again; one that is wrong is not sent. For a thread."""
+        right = self._local.verify(blob, number)
+        if not right:
+            self._local.distrust(blob, number)
+        return right
+
+    def distrust(self, blob: Blob, number: int) -> None:
+        """Verify a block again before it is sent: it was found damaged."""
+        if blob.local is not None:
+            self._local.distrust(blob, number)
+        else:
+            self._blocks.forget(blob, number)
+
     async def sweep(self, every: float) -> None:
         """Close idle files and keep the cache's books, until it is cancelled."""
         while True:

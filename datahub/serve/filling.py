@@ -93,6 +93,10 @@ class CachedBlocks:
         except TimeoutError as error:
             raise OriginStalled(block.name, self._seconds) from error
 
+    def forget(self, blob: Blob, number: int) -> None:
+        """Open the block's file anew before it is sent again."""
+        self._descriptors.forget(blob.block(number).key)
+
     def sweep(self) -> list[Block]:
         """Close what was not used for a while; the blocks that were used lately."""
         keys = self._descriptors.sweep()

@@ -84,6 +84,12 @@ class LocalFiles:
             os.close(descriptor)
         return False
 
+    def distrust(self, blob: Blob, number: int) -> None:
+        """Forget that a block was verified."""
+        vouched = self._vouched.get(str(blob.local))
+        if vouched is not None:
+            vouched.blocks[number] = 0
+
     def verified(self, blob: Blob, number: int) -> bool:
         """Whether a block was right when it was looked at."""
         vouched = self._vouched.get(str(blob.local))

@@ -45,6 +45,8 @@ class Metrics:
         self._fetches = counter("datahub_origin_fetches", "Blocks asked of origins.", "dataset", "result")
         self._jobs = counter("datahub_job_bytes", "Bytes sent for each job.", "job")
         self._waited = counter("datahub_job_wait_seconds", "What each job's requests waited for blocks.", "job")
+        self._scrubbed = counter("datahub_scrubbed_bytes", "Bytes that the scrubber verified again.", "dataset")
+        self._rotten = counter("datahub_scrubbed_wrong", "Blocks that the scrubber found damaged.", "dataset")
         self._refused = counter("datahub_refused", "Requests refused before they were looked into.", "reason")
         self._known: set[str] = set()
 
@@ -72,6 +74,11 @@ class Metrics:
 
     def failed(self, dataset: str) -> None:
         self._fetches(dataset, "failed").inc()
+
+    def scrubbed(self, dataset: str, count: int, *, wrong: bool) -> None:
+        self._scrubbed(dataset).inc(count)
+        if wrong:
+            self._rotten(dataset).inc()
 
     def refused(self, reason: str) -> None:
         self._refused(reason).inc()

@@ -7,8 +7,38 @@ from typing import Any
 import msgspec
 
 from datahub.core.refs import NAME, VARIANT, VERSION
-from datahub.wire.messages import Datasets, Failure, Job, JobAsked, Jobs, Service
-from datahub.wire.paths import API, BLOBS, BLOCKS, DATASETS, FILES, HEALTH, JOBS, METRICS, OPENAPI, READY, RECORD
+from datahub.wire.messages import (
+    Command,
+    Datasets,
+    Evicted,
+    Failure,
+    Job,
+    JobAsked,
+    Jobs,
+    Service,
+    Status,
+    Verdict,
+    Warming,
+)
+from datahub.wire.paths import (
+    API,
+    BLOBS,
+    BLOCKS,
+    CACHE,
+    DATASETS,
+    EVICT,
+    FILES,
+    HEALTH,
+    JOBS,
+    LEASE,
+    METRICS,
+    OPENAPI,
+    PIN,
+    READY,
+    RECORD,
+    UNPIN,
+    WARM,
+)
 
 JSON = "application/json"
 SHA256 = {"name": "sha256", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"}}
@@ -30,16 +60,16 @@ def _operation(what: str, parameters: list[Any], responses: dict[str, Any]) -> d
     return {"summary": what, "parameters": parameters, "responses": responses}
 
 
-def _post_job(asked: Any, job: Any, errors: dict[str, Any]) -> dict[str, Any]:
-    done = {"200": {"description": "The job lives.", "content": {JSON: {"schema": job}}}, **errors}
+def _post(what: str, asked: Any, answer: Any, errors: dict[str, Any], *, status: int = 200) -> dict[str, Any]:
+    done = {str(status): {"description": what, "content": {JSON: {"schema": answer}}}, **errors}
     body = {"required": True, "content": {JSON: {"schema": asked}}}
-    return {"post": _operation("A job says what it reads.", [], done) | {"requestBody": body}}
+    return {"post": _operation(what, [], done) | {"requestBody": body}}
 
 
 def document(version: str) -> bytes:
-    kinds = [Service, Datasets, Failure, Jobs, JobAsked, Job]
+    kinds = [Service, Datasets, Failure, Jobs, JobAsked, Job, Status, Command, Verdict, Warming, Evicted]
     schemas, parts = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
-    service, datasets, failure, jobs, asked, job = schemas
+    service, datasets, failure, jobs, asked, job, status, command, verdict, warming, evicted = schemas
     errors = {"default": {"description": "An error.", "content": {JSON: {"schema": failure}}}}
 
     def get(what: str, kind: str, schema: Any, *parameters: Any, ranged: bool = False) -> dict[str, Any]:
@@ -65,7 +95,13 @@ def document(version: str) -> bytes:
         FILES + "/{dataset}/{file}": get("A published file.", stream, binary, *FILE, ranged=True),
         BLOBS + "/{sha256}": get("A file by its digest.", stream, binary, SHA256, ranged=True),
         BLOBS + "/{sha256}/blocks": get("The digests of its blocks.", stream, binary, SHA256),
-        JOBS: get("The jobs that live.", JSON, jobs) | _post_job(asked, job, errors),
+        CACHE: get("What the cache holds.", JSON, status),
+        WARM: _post("Fetch a dataset before it is asked for.", command, warming, errors, status=202),
+        PIN: _post("Never evict a dataset.", command, verdict, errors),
+        UNPIN: _post("Let it be evicted again.", command, status, errors),
+        LEASE: _post("Keep a dataset for a job.", command, verdict, errors),
+        EVICT: _post("Let go of its blocks now.", command, evicted, errors),
+        JOBS: get("The jobs that live.", JSON, jobs) | _post("A job says what it reads.", asked, job, errors),
         JOBS + "/{job}": {"delete": _operation("A job ended.", [JOB], {"204": {"description": "Done."}, **errors})},
     }
     return msgspec.json.encode(

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from datahub.acquire.policy import RetryPolicy
+from datahub.core.digests import sha256_hex
 from datahub.core.errors import BadArgument, DatahubError, HttpError
 from datahub.core.refs import Ref
 from datahub.serve.redirects import guarded
@@ -44,6 +46,7 @@ class Found:
     origin: str
 
 
+FOLDER = "file://"
 LISTED, LISTING = 30.0, 5.0
 """Seconds for which an origin's list is good, and that it may take."""
 
@@ -88,6 +91,8 @@ class Origin:
                 data = server.whole(DATASETS, min(self._seconds, LISTING))
                 found = msgspec.json.decode(data, type=Datasets).datasets
                 self._infos = [msgspec.structs.replace(each, local=False, default=False) for each in found]
+            elif self.url.startswith(FOLDER):
+                self._infos = list(_infos_below(Path(unquote(urlsplit(self.url).path))))
         return self._infos
 
     def files(self, place: str) -> Files:
@@ -110,6 +115,26 @@ class Origin:
             return
         below = f"{ref.name}/{ref.version}/{ref.variant}"
         yield from (f"{self.url}/{below}", f"{self.url}/datasets/{below}", self.url)
+
+
+def _infos_below(folder: Path) -> Iterator[DatasetInfo]:
+    """The variants of a store, or of an exported one; what is broken is left out."""
+    for pattern in ("*/*/*", "datasets/*/*/*"):
+        for path in sorted(folder.glob(f"{pattern}/{FILENAME}")):
+            with suppress(DatahubError, OSError):
+                data = path.read_bytes()
+                record = records.decode(data, str(path))
+                ref = Ref.parse(record.ref)
+                yield DatasetInfo(
+                    name=ref.name,
+                    version=str(ref.version),
+                    variant=str(ref.variant),
+                    bytes=record.bytes(),
+                    samples={name: split.samples for name, split in record.splits.items()},
+                    etag=sha256_hex(data),
+                    local=False,
+                    title=record.title,
+                )
 
 
 def normal(url: str) -> str:

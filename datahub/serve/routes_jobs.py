@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import suppress
+
 import msgspec
 from aiohttp import web
 
@@ -9,8 +12,8 @@ from datahub.core.errors import BadReference
 from datahub.core.refs import Ref
 from datahub.serve import answers
 from datahub.serve.jobs import TooManyJobs
-from datahub.serve.state import SERVER
-from datahub.wire.messages import JobAsked, Jobs
+from datahub.serve.state import SERVER, Server
+from datahub.wire.messages import Job, JobAsked, Jobs
 from datahub.wire.paths import JOBS
 
 LARGEST = 1 << 16
@@ -34,7 +37,7 @@ async def say(request: web.Request) -> web.StreamResponse:
     if asked.split not in variant.record.splits:
         return answers.failure(400, "BadJob", f"{ref} has no split {asked.split}")
     try:
-        return answers.message(await server.in_thread(lambda: server.jobs.say(asked)))
+        return answers.message(await server.in_thread(lambda: _said(server, asked)))
     except TooManyJobs as error:
         return answers.failure(429, "TooManyJobs", str(error))
 
@@ -48,9 +51,22 @@ async def jobs(request: web.Request) -> web.StreamResponse:
 @routes.delete(JOBS + "/{job:[A-Za-z0-9._-]{1,64}}")
 async def end(request: web.Request) -> web.StreamResponse:
     server, name = request.app[SERVER], request.match_info["job"]
-    if not await server.in_thread(lambda: server.jobs.end(name)):
+
+    def work() -> bool:
+        with suppress(sqlite3.Error, OSError):  # they end by themselves later
+            server.holdings.end(name)
+        return server.jobs.end(name)
+
+    if not await server.in_thread(work):
         return answers.not_found(f"job {name}")
     return web.Response(status=204, headers=answers.COMMON)
+
+
+def _said(server: Server, asked: JobAsked) -> Job:
+    """A job's leases end with it: they are renewed as it is."""
+    with suppress(sqlite3.Error, OSError):
+        server.holdings.renew(asked.job, asked.ttl)
+    return server.jobs.say(asked)
 
 
 async def _body(request: web.Request) -> bytes:

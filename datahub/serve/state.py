@@ -20,7 +20,9 @@ from datahub.serve.jobs import Jobs
 from datahub.serve.library import Blob, Library, Variant
 from datahub.serve.metrics import Metrics
 from datahub.serve.ondemand import OnDemand
+from datahub.serve.warming import Warmer
 from datahub.store.cache.blockcache import BlockCache
+from datahub.store.cache.holdings import Holdings
 
 T = TypeVar("T")
 LOOKERS = 8
@@ -42,12 +44,17 @@ class Server:
     listener: Listener
     downloads: Downloads
     jobs: Jobs
+    warmer: Warmer
     ondemand: OnDemand | None = None
     """Where datasets of the registry are fetched for whoever asks."""
     draining: bool = False
     active: int = 0
     _lookers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(LOOKERS, "datahub-look"))
     _looking: dict[object, asyncio.Future[Any]] = field(default_factory=dict)
+
+    @property
+    def holdings(self) -> Holdings:
+        return Holdings(self.cache)
 
     async def variant(self, ref: Ref) -> Variant | None:
         """The variant of a full reference, looked for if need be. Raises `RecordInvalid` and `OriginError`s."""

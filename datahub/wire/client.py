@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
@@ -47,9 +47,10 @@ class ServerClient:
         with self._open("GET", path, {}, None, seconds) as response:
             return b"".join(self._chunks(path, response))
 
-    def send(self, method: str, path: str, body: bytes, seconds: float) -> bytes:
-        """Post JSON; the answer's body."""
-        with self._open(method, path, {"Content-Type": "application/json"}, body, seconds) as response:
+    def send(self, method: str, path: str, body: bytes, seconds: float, *, accept: Collection[int] = ()) -> bytes:
+        """Post JSON; the answer's body. ``accept``: error statuses that are answers here."""
+        kind = {"Content-Type": "application/json"}
+        with self._open(method, path, kind, body, seconds, accept=accept) as response:
             return b"".join(self._chunks(path, response))
 
     @contextmanager
@@ -79,7 +80,14 @@ class ServerClient:
 
     @contextmanager
     def _open(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, seconds: float
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        seconds: float,
+        *,
+        accept: Collection[int] = (),
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         """An answer that is no error; a body that was not read to its end ends the connection."""
         token = token_of(os.environ)
@@ -90,7 +98,7 @@ class ServerClient:
         except (TransportError, OSError) as error:
             raise ConnectionLost(self.url + path, cause(error)) from error
         try:
-            if not 200 <= response.status < 300:
+            if not (200 <= response.status < 300 or response.status in accept):
                 raise self._failure(path, response, shown=token is not None)
             yield response
         finally:

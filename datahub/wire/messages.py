@@ -91,6 +91,88 @@ class Jobs(Message, frozen=True, kw_only=True):
     jobs: list[Job]
 
 
+class Command(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``POST /v1/cache/<verb>``."""
+
+    ref: str
+    """NAME[@VERSION][/VARIANT]; version and variant by default as a loader takes them."""
+    job: str = ""
+    """For a lease: who wants it."""
+    seconds: float = 3600.0
+    """For a lease: how long it lasts; 0 ends it."""
+    split: str = ""
+    """To warm one split only."""
+
+
+class Hold(Message, frozen=True, kw_only=True):
+    """Why a dataset is not evicted: a pin, or a job's lease."""
+
+    ref: str
+    bytes: int
+    job: str = ""
+    seconds: float | None = None
+    """That a lease lasts still."""
+
+
+class Verdict(Message, frozen=True, kw_only=True):
+    """Whether a pin or lease was granted, which it is where all that is held fits together."""
+
+    ref: str
+    granted: bool
+    bytes: int
+    """What it takes of the cache: nothing for what is in the server's own store."""
+    room: int
+    """Bytes that could be held for it."""
+    limit: int
+    held: list[Hold]
+    fits: list[str] = []
+    """Where it is refused: other variants of the dataset that would fit."""
+    error: str = ""
+    message: str = ""
+    next: str = ""
+    """The same in words, as of every `Failure`."""
+
+
+class Warming(Message, frozen=True, kw_only=True):
+    """A dataset that is being fetched before it is asked for."""
+
+    ref: str
+    bytes: int
+    done: int
+    failed: int = 0
+    """Blocks that no origin gave."""
+    error: str = ""
+    running: bool = True
+
+
+class Evicted(Message, frozen=True, kw_only=True):
+    ref: str
+    freed: int
+    kept: int
+    """Bytes that stayed: a job said that it will read them soon, or somebody reads them now."""
+
+
+class Cached(Message, frozen=True, kw_only=True):
+    """A dataset of which blocks are here."""
+
+    ref: str
+    bytes: int
+    of: int
+    """Bytes of all its files that come from an origin; 0 where it is not known any more."""
+
+
+class Status(Message, frozen=True, kw_only=True):
+    """``GET /v1/cache``."""
+
+    bytes: int
+    limit: int
+    blocks: int
+    filling: int
+    cached: list[Cached]
+    held: list[Hold]
+    warming: list[Warming]
+
+
 class Failure(Message, frozen=True, kw_only=True):
     """The body of every answer that is an error."""
 
