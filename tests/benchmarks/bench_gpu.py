@@ -1,12 +1,12 @@
 """The GPU path beside what else decodes on a GPU, in one command.
 
-    python tests/benchmarks/bench_gpu.py [--images DIR] [--repeat 16] [--rounds 3] [--work DIR] [--only ROW ...]
+    python tests/benchmarks/bench_gpu.py [--images DIR] [--repeat 48] [--rounds 3] [--work DIR] [--only ROW ...]
 
 Rows, each a process of its own that prints one JSON line with the device's name:
 
 - ``published``, ``tiled``: ImageNet JPEGs (``--images``, ``--repeat`` copies of each, distinct by a comment) through
-  `StreamingLoader(device=)`: random resized crop 224, flip, bf16 channels-last batches of 256 on the device. With
-  nvImageCodec installed also ``tiled share=...``: its share for the hardware engine.
+  `StreamingLoader(device=)`: random resized crop 224, flip, bf16 channels-last batches of 256 on the device; also
+  with fewer worker threads, and with nvImageCodec, where it is installed, at several shares for the hardware engine.
 - ``torchvision``, ``nvimagecodec``, ``spdl``, ``dali``: the same work by others (`_gpu_peers`), the bytes in memory;
   one that is not installed prints why.
 - ``kernel``: the fused kernel's bytes a second, read and written, as a share of a device-to-device copy's; then its
@@ -39,9 +39,15 @@ sys.path.insert(0, str(ROOT))
 
 from tests.benchmarks._gpu_peers import PEERS, SIZE, Missing  # noqa: E402 - the checkout is not installed
 
-SHARES = (0.5, 0.75, 1.0)
+SHARES, WORKERS = (0.5, 0.75, 1.0), (2, 4, 8)
 OURS = ("published", "tiled")
-ROWS = (*OURS, *(f"tiled share={share}" for share in SHARES), *PEERS, "kernel", "step", "cifar")
+VARIED = (
+    *(f"{each} workers={workers}" for each in OURS for workers in WORKERS),
+    *(f"{each} share={share}" for each in OURS for share in SHARES),
+)
+ROWS = (*OURS, *VARIED, *PEERS, "kernel", "step", "cifar")
+LONG = 3.0
+"""Seconds that a round takes at least."""
 MADE = 64
 """Images drawn where no folder is given."""
 
@@ -80,13 +86,14 @@ class Bench:
             torch.cuda.synchronize(self.device)
 
     def rate(self, batches: Callable[[], Iterable[torch.Tensor]]) -> dict[str, Any]:
-        """Images a second over whole passes, the first of which warms up; the median and all of them."""
+        """Images a second over rounds of whole passes, the first of which warms up; the median and all of them."""
         rates = []
         for _ in range(self.rounds + 1):
             self.wait()
             began, seen = time.perf_counter(), 0
-            for images in batches():
-                seen += len(images)
+            while not seen or (time.perf_counter() - began < LONG and not self.small):
+                for images in batches():
+                    seen += len(images)
             self.wait()
             rates.append(seen / (time.perf_counter() - began))
         return {"images_s": round(statistics.median(rates[1:])), "rounds": [round(each) for each in rates[1:]]}
@@ -191,9 +198,12 @@ def loader(bench: Bench, variant: str = "published", share: float | None = None,
 def ours(bench: Bench, row: str) -> dict[str, Any]:
     from datahub.core.errors import BadArgument, NotInStore
 
-    variant, _, share = row.partition(" share=")
+    variant, _, setting = row.partition(" ")
+    name, _, value = setting.partition("=")
+    share = float(value) if name == "share" else None
+    workers = int(value) if name == "workers" else None
     try:
-        with loader(bench, variant, float(share) if share else None) as made:
+        with loader(bench, variant, share, num_workers=workers) as made:
             for image, _ in made:
                 assert image.shape[1:] == (3, SIZE, SIZE) and image.dtype == torch.bfloat16
                 assert image.is_contiguous(memory_format=torch.channels_last) and image.device == bench.device
@@ -391,7 +401,7 @@ def run(bench: Bench, options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="a folder of JPEGs; drawn ones without it")
-    parser.add_argument("--repeat", type=int, default=16)
+    parser.add_argument("--repeat", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, or cpu with --small")
     parser.add_argument("--small", action="store_true", help="tiny sizes, to try the script")
