@@ -76,6 +76,8 @@ class CudaLane:
     def decode(self, encoded: Sequence[torch.Tensor], channels: int) -> list[torch.Tensor]:
         assert self._decoder is not None
         self.drain()
+        # PyTorch has 32 streams of a priority and gives them out in turn: others may have queued work on this one.
+        self._stream.synchronize()
         with self._current():
             try:
                 return self._decoder.decode(encoded, channels, self._device, self._stream)

@@ -34,6 +34,9 @@ def calls(monkeypatch) -> list[str]:
             assert priority == -1
             self.name = next(names)
 
+        def synchronize(self):
+            made.append(f"host waits for all of {self.name}")
+
         def wait_event(self, event):
             made.append(f"{self.name} waits for {event.after}")
 
@@ -69,11 +72,11 @@ def test_a_batch_on_its_way(calls):
     assert not calls and len(staged) == 10
     lane.decode([staged], 3)
     ticket = lane.enqueue(lambda: torch.ones(1))
-    assert calls == ["decode 1 on b", "event on b", "event on b"]
+    assert calls == ["host waits for all of b", "decode 1 on b", "event on b", "event on b"]
     assert ticket.receive().item() == 1
-    assert calls[3:] == ["caller waits for b"]  # and no host waits for anything
+    assert calls[4:] == ["caller waits for b"]  # and no host waits for anything
     lane.stage(20)
-    assert calls[4:] == ["host waits for b"]
+    assert calls[5:] == ["host waits for b"]
 
 
 def test_a_lane_is_drained_before_it_decodes(calls):
@@ -81,7 +84,7 @@ def test_a_lane_is_drained_before_it_decodes(calls):
     staged = lane.stage(4)
     lane.enqueue(lambda: None)
     lane.decode([staged], 1)
-    assert calls == ["event on b", "host waits for b", "decode 1 on b", "event on b"]
+    assert calls == ["event on b", "host waits for b", "host waits for all of b", "decode 1 on b", "event on b"]
 
 
 def test_what_failed_is_waited_for_all_the_same(calls):
