@@ -69,7 +69,7 @@ def test_the_reference_is_torchvisions_resized_crop_bit_for_bit():
         assert torch.equal(found[0], wanted.flip(-1) if flip else wanted)
 
 
-SIZES = [(1, 1), (2, 30), (19, 5), (24, 21), (40, 33)]
+SIZES = [(1, 1), (19, 3), (14, 21), (40, 33)]
 
 
 CASES = [(1, False, True), (3, False, False), (3, True, True)]
@@ -81,10 +81,10 @@ def test_the_kernel_is_the_reference(channels, channels_last, looked_up):
     images = [image(rng, *size, channels) for size in SIZES]
     given = regions(
         [box(rng, *size) for size in SIZES[:-1]] + [(0.25, 3.5, 31.5, 33.75)],
-        (9, 12),
-        scaled=[(9, 12), (9, 12), (20, 25), (4, 8), (12, 20)],
-        corner=[(0, 0), (0, 0), (5, 2), (-2, -7), (1, 0)],
-        flip=[False, True, True, False, True],
+        (7, 10),
+        scaled=[(7, 10), (20, 25), (4, 8), (9, 14)],
+        corner=[(0, 0), (5, 2), (-2, -3), (1, 0)],
+        flip=[True, True, False, True],
     )
     table = Normalize(*IMAGENET).looked_up(torch.bfloat16, 3)[:channels].contiguous() if looked_up else None
     wanted = resample(images, given, table=table, channels_last=channels_last, kernel=False)
@@ -99,7 +99,7 @@ def test_the_kernel_is_the_reference(channels, channels_last, looked_up):
 def test_images_of_one_layout(interleaved):
     """All of them planar, which the kernel reads by words, or interleaved; boxes that end with their memory."""
     rng = random.Random(7)
-    sizes = [(2, 30), (24, 21)]
+    sizes = [(2, 17), (13, 9)]
     images = [image(rng, *size) for size in sizes]
     images = [
         each.permute(1, 2, 0).contiguous().permute(2, 0, 1) if interleaved else each.contiguous() for each in images
@@ -116,15 +116,14 @@ def test_strong_scaling_stays_exact():
     assert torch.equal(resample([pixels.to(DEVICE)], given, kernel=True).cpu(), wanted)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_lookups_are_what_normalize_gives(dtype):
+def test_lookups_are_what_normalize_gives():
     rng = random.Random(4)
     pixels = image(rng, 20, 30)
     given = regions([(3, 2, 20, 16)], (4, 4))
     normalize = Normalize(*IMAGENET)
-    table = normalize.looked_up(dtype, 3)
+    table = normalize.looked_up(torch.float16, 3)
     found = resample([pixels.to(DEVICE)], given, table=table.to(DEVICE), kernel=True).cpu()
-    assert torch.equal(found, normalize(resample([pixels], given, kernel=False), dtype))
+    assert torch.equal(found, normalize(resample([pixels], given, kernel=False), torch.float16))
 
 
 def test_what_does_not_fit_is_refused():
