@@ -274,7 +274,7 @@ def test_what_is_refused(settings):
         loader(settings, workers="fibre")
     with pytest.raises(BadArgument, match="share no memory with a device"):
         arguments.process_workers("process", on_cpu=False)
-    for name in ("transform", "batch_transform", "collate"):
+    for name in ("transform", "map", "batch_transform", "collate"):
         with (
             pytest.raises(BadArgument, match=f"{name}=.*cannot be sent to a process") as caught,
             loader(settings, **{name: lambda value: value}) as made,
