@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--split", metavar="train=90%,val=10%", help="Splits by the hash of each image's name, or by number.")
 @click.option("--images", metavar="DIR|ARCHIVE", help="Where annotation rows' images are. [beside the annotations]")
 @click.option("--columns", metavar="image=NAME,...", help="Columns that hold image, label and split, if not plain.")
+@click.option("--types", metavar="NAME=boxes:xywh,...", help="Types of further columns: boxes, labels, mask, ...")
 @click.option("--empty-classes", is_flag=True, help="Class folders without images are classes, too.")
 @click.option("--masks", is_flag=True, help="Segmentations become masks of the objects. [datahub\\[coco]]")
 @click.option("--from", "from_", metavar="DIR|URL", help="Where published files are: NAME/FILENAME. [DATAHUB_FROM]")
@@ -102,6 +103,7 @@ def _reading(how: dict[str, Any]) -> Reading:
         split=Shares.parse(how["split"]) if how["split"] else None,
         images=Path(how["images"]) if how["images"] else None,
         columns=_columns(how["columns"]),
+        types=_types(how["types"]),
         empty_classes=how["empty_classes"],
         masks=how["masks"],
     )
@@ -115,6 +117,16 @@ def _columns(text: str | None) -> dict[str, str]:
             hint = "write --columns image=path,label=kind,split=part"
             raise BadArgument("columns", text, f"cannot read {part!r}", hint)
         found[what] = name
+    return found
+
+
+def _types(text: str | None) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for part in text.split(",") if text else ():
+        column, equals, kind = part.partition("=")
+        if not equals or not column or not kind:
+            raise BadArgument("types", text, f"cannot read {part!r}", "write --types boxes=boxes:xywh,kinds=labels")
+        found[column] = kind
     return found
 
 

@@ -47,6 +47,7 @@ def pack(
     splits: Mapping[str, float] | str | None = None,
     images: str | PathLike[str] | None = None,
     columns: Mapping[str, str] | None = None,
+    types: Mapping[str, str] | None = None,
     masks: bool = False,
     damaged: str = "keep",
     replace: bool = False,
@@ -57,7 +58,8 @@ def pack(
     """Pack ``source`` (``imagefolder:DIR``, ``csv:FILE``, ``shapes:5000``, a REF, ...) as ``ref`` and open it.
 
     ``splits``: ``"train=90%,val=10%"``, or shares of 1 or numbers of samples by name. ``images`` and ``columns``: where
-    annotation rows' images are, and which columns say ``image``, ``label`` and ``split``. ``masks``: COCO's
+    annotation rows' images are, and which columns say ``image``, ``label`` and ``split``. ``types``: of
+    further columns, ``{"boxes": "boxes:xywh"}``. ``masks``: COCO's
     segmentations become masks. ``damaged``: ``keep``,
     ``quarantine`` or ``refuse`` images that do not decode.
     """
@@ -69,6 +71,7 @@ def pack(
         split=_shares(splits) if splits else None,
         images=Path(images) if images is not None else None,
         columns=dict(columns or {}),
+        types=dict(types or {}),
         masks=masks,
     )
     wanted = target_of(source, Ref.parse(ref) if isinstance(ref, str) else ref, settings, reading, listener)

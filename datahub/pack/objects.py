@@ -92,7 +92,7 @@ def mask(given: Any, size: tuple[int, int] | None = None) -> bytes:
     """
     data = _file(given)
     if data is not None:
-        if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 33 and (data[24], data[25]) in _KEPT:
+        if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 33 and (data[24], data[25]) in typed.KEPT:
             _fits(typed.mask_size(data), size)
             return data
         given = _decoded(data)
@@ -105,10 +105,6 @@ def mask(given: Any, size: tuple[int, int] | None = None) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels.astype(np.uint8 if int(pixels.max()) < 256 else np.uint16)).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-_KEPT = frozenset(((8, 0), (16, 0), (1, 3), (2, 3), (4, 3), (8, 3)))
-"""(bits, colour type) of PNGs that hold indices as they stand: gray of whole bytes, and palettes."""
 
 
 def raw(given: Any) -> bytes:

@@ -254,7 +254,7 @@ class _Packing:
         """Images of a source that holds encoded files."""
         for at, (row, made) in enumerate(zip(rows.tolist(), self.task.recipe.transform(files), strict=True)):
             look, damage = self._checked(made, bool(sampled[at]))
-            damage = damage or self.beside.damage({name: each[at] for name, each in chunk.members.items()}, look)
+            damage = damage or self._unfit(chunk, at, look)
             if damage and not self._admits(row, chunk.sources[at], damage):
                 continue
             if made.kept:
@@ -280,6 +280,16 @@ class _Packing:
             if sampled:
                 self.sums.add(pixels[None])
         return look, damage
+
+    def _unfit(self, chunk: Chunk, at: int, look: images.Looks) -> str:
+        """Why an annotation is not one of this image, "" where it is.
+
+        Raises `LayoutError` where damaged images are kept: that one is kept as it was published, this was made.
+        """
+        reason = self.beside.damage({name: each[at] for name, each in chunk.members.items()}, look)
+        if reason and look is not UNREADABLE and self.task.damaged == "keep":
+            raise LayoutError(chunk.sources[at], "", reason, "mend or remove it, or say --damaged quarantine")
+        return reason if look is not UNREADABLE else ""
 
     def _admits(self, row: int, source: str, damage: str) -> bool:
         """Whether a damaged sample goes into the shard; raises `LayoutError` where the policy is to refuse it."""

@@ -25,10 +25,10 @@ from datahub.store.find import Located, find
 OWN = ("imagefolder", "csv", "json", "jsonl", "parquet", "wds", "coco", "ilsvrc")
 READ: Mapping[str, tuple[str, ...]] = {
     "imagefolder": ("split", "empty_classes"),
-    "csv": ("split", "images", "columns"),
-    "json": ("split", "images", "columns"),
-    "jsonl": ("split", "images", "columns"),
-    "parquet": ("split", "columns"),
+    "csv": ("split", "images", "columns", "types"),
+    "json": ("split", "images", "columns", "types"),
+    "jsonl": ("split", "images", "columns", "types"),
+    "parquet": ("split", "columns", "types"),
     "wds": ("split",),
     "coco": ("split", "images", "masks"),
     "shapes": ("split",),
@@ -51,6 +51,8 @@ class Reading:
     """Where the images of annotation rows are; None: beside the annotations."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """``image``, ``label`` and ``split`` -> the column that holds them, where their names do not say so."""
+    types: Mapping[str, str] = field(default_factory=dict)
+    """Further columns -> their types, where values do not tell: ``boxes:xywh``, ``labels``, ``mask``, ..."""
     empty_classes: bool = False
     """Whether a class folder without images is a class all the same, and no error."""
     masks: bool = False
@@ -62,6 +64,7 @@ class Reading:
             "split": str(self.split) if self.split else "",
             "images": str(self.images or ""),
             "columns": ",".join(f"{what}={name}" for what, name in self.columns.items()),
+            "types": ",".join(f"{column}={kind}" for column, kind in self.types.items()),
             "empty_classes": self.empty_classes,
             "masks": self.masks,
         }

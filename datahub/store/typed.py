@@ -52,6 +52,8 @@ JSON = "json"
 """What the index calls the ``.json`` member."""
 SIZE = re.compile(rb'\[\{"size":\[(\d{1,9}),(\d{1,9})\]')
 """How a member of masks begins."""
+KEPT = frozenset(((8, 0), (16, 0), (1, 0), (1, 3), (2, 3), (4, 3), (8, 3)))
+"""(bits, colour type) of PNGs that hold class numbers as they stand: gray of 1, 8 and 16 bits, and palettes."""
 PIXEL_CAP = 178_956_970
 """Pixels of a mask above which it is not decoded."""
 
@@ -187,6 +189,8 @@ def mask_size(data: bytes | memoryview) -> tuple[int, int]:
     head = bytes(data[:33])
     if len(head) < 33 or head[:8] != b"\x89PNG\r\n\x1a\n" or head[12:16] != b"IHDR":
         raise ValueError("is no PNG")
+    if (head[24], head[25]) not in KEPT:
+        raise ValueError("is no PNG of class numbers: gray of 8 or 16 bits, or with a palette")
     return int.from_bytes(head[20:24], "big"), int.from_bytes(head[16:20], "big")
 
 

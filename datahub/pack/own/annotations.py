@@ -6,8 +6,11 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from datahub.core.digests import sha256_hex
 from datahub.core.errors import BadArgument, LayoutError, NotReadable
@@ -15,8 +18,10 @@ from datahub.core.events import Listener
 from datahub.pack import inventory, pictures
 from datahub.pack.inventory import FileFacts, Inventory
 from datahub.pack.listed import Listed
-from datahub.pack.own import key_of, tables
+from datahub.pack.own import key_of, tables, typed_columns
 from datahub.pack.own.values import text
+from datahub.store.arrow import array
+from datahub.store.record import FieldSpec
 
 if TYPE_CHECKING:
     from datahub.pack.sources import Reading
@@ -52,30 +57,63 @@ def open_annotations(scheme: str, location: str, reading: Reading, scratch: Path
     base = inventory.check_root(reading.images.expanduser(), "images") if reading.images else path.parent
     places = [f"row {first + at}" for at in range(len(rows))]
     names = _names(path, rows, used["image"], places)
-    only = _files(path, base, names, places, anywhere=reading.images is not None)
+    specs = typed_columns.specs(reading.types, columns, used, path)
+    beside = {name: _named(path, rows, name, places) for name, spec in specs.items() if spec.type in ("mask", "bytes")}
+    every = [*names, *(each for some in beside.values() for each in some)]
+    told = places * (1 + len(beside))
+    only = _files(path, base, every, told, anywhere=reading.images is not None)
     identity = inventory.identity([base], only)
     there = inventory.take([base], scratch / f"files-{identity[:32]}", only=only, listener=listener)
-    found = _find(path, base, there, names, places)
+    found = _find(path, base, there, every, told)
     further = tables.field_names([name for name in columns if name not in used.values()])
     label, split = used.get("label"), used.get("split")
     made = tables.Rows(
         path=path,
-        table=pictures.table(there, found, None),
+        table=pictures.table(there, found[: len(names)], None),
         names=[name.encode("utf-8", "surrogateescape") for name in names],
         labels=[row.get(label) for row in rows] if label else None,
         splits=[str(row.get(split) or "train").strip().lower() for row in rows] if split else None,
-        further={field: [row.get(name) for row in rows] for name, field in further.items()},
+        further={field: [row.get(name) for row in rows] for name, field in further.items() if name not in specs},
         places=places,
     )
+    at = {name: found[len(names) * n :][: len(names)] for n, name in enumerate(beside, 1)}
+    members = {further[name]: there.members.take(array(each, pa.int64())) for name, each in at.items()}
     facts = {
         "kind": scheme,
         "annotations": sha256_hex(path.read_bytes()),
         "images": identity,
         "split": str(reading.split),
         "columns": used,
+        **({"types": dict(sorted(reading.types.items()))} if specs else {}),
     }
+    if specs:
+        made, there = _typed(path, rows, specs, further, made, members, there, scratch / f"masks-{key_of(facts)}")
     notes = [f"{len(rows):,} rows; " + ", ".join(f"{what}: column {name}" for what, name in used.items())]
     return tables.write(scratch / f"{key_of(facts)}-samples", there, made, reading.split, facts, notes)
+
+
+def _typed(
+    path: Path,
+    rows: Sequence[Mapping[str, Any]],
+    specs: Mapping[str, FieldSpec],
+    fields: Mapping[str, str],
+    made: tables.Rows,
+    members: dict[str, pa.Table],
+    there: Inventory,
+    folder: Path,
+) -> tuple[tables.Rows, Inventory]:
+    """The rows with the columns whose types were said, and the inventory with what of them is no file."""
+
+    def wrong(at: int, reason: str) -> LayoutError:
+        return LayoutError(str(path), made.places[at], reason)
+
+    columns, files = typed_columns.made(specs, {name: [row.get(name) for row in rows] for name in specs}, wrong)
+    for name, blobs in files.items():
+        held, members[fields[name]] = typed_columns.spooled(folder, f"{fields[name]}.bin", blobs, len(there.containers))
+        there = replace(there, containers=(*there.containers, held))
+    kinds = {fields[name]: typed_columns.kind(spec) for name, spec in specs.items()}
+    further = {fields[name]: column for name, column in columns.items()}
+    return replace(made, further={**made.further, **further}, kinds=kinds, members=members), there
 
 
 def _read(scheme: str, path: Path) -> tuple[list[dict[str, Any]], int]:
@@ -166,6 +204,17 @@ def _names(path: Path, rows: Sequence[Mapping[str, Any]], column: str, places: S
             raise LayoutError(str(path), place, f"{name} is in {seen[name]} already: one row an image is read")
         seen[name] = place
     return list(seen)
+
+
+def _named(path: Path, rows: Sequence[Mapping[str, Any]], column: str, places: Sequence[str]) -> list[str]:
+    """The files that a column names; several rows may name one."""
+    found = []
+    for row, place in zip(rows, places, strict=True):
+        name = row.get(column)
+        if not isinstance(name, str) or not name:
+            raise LayoutError(str(path), place, f"names no file in column {column}")
+        found.append(text(name))
+    return found
 
 
 def _files(

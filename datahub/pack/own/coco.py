@@ -10,21 +10,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from datahub.core import atomic
 from datahub.core.digests import sha256_hex
-from datahub.core.errors import BadArgument, LayoutError, from_oserror
+from datahub.core.errors import BadArgument, LayoutError
 from datahub.core.events import Listener
 from datahub.pack import inventory, pictures
 from datahub.pack.inventory import Container, Inventory
 from datahub.pack.listed import Listed
 from datahub.pack.own import key_of, tables
 from datahub.pack.own.coco_document import KINDS, Objects, read
+from datahub.pack.own.typed_columns import spooled
 from datahub.store.arrow import array
 
 if TYPE_CHECKING:
@@ -191,26 +190,6 @@ def _found(part: Part, objects: Objects, scratch: Path, listener: Listener) -> t
 
 def _masks(found: Sequence[Objects], there: Inventory, folder: Path) -> tuple[Inventory, dict[str, pa.Table]]:
     """Every image's masks in one file, which joins the inventory."""
-    atomic.make_dir(folder)
-    sizes: list[int] = []
-    try:
-        with atomic.writing(folder / MASKS) as out:
-            for part in found:
-                for data in part.masks():
-                    out.write(data)
-                    sizes.append(len(data))
-    except OSError as error:
-        raise from_oserror(error, folder) from error
-    ends = list(accumulate(sizes))
-    columns: dict[str, Any] = {
-        "container": [len(there.containers)] * len(sizes),
-        "offset": [end - size for end, size in zip(ends, sizes, strict=True)],
-        "stored": sizes,
-        "size": sizes,
-        "method": [inventory.PLAIN] * len(sizes),
-        "crc": [0] * len(sizes),
-        "name": [b"masks"] * len(sizes),
-    }
-    table = pa.Table.from_arrays([array(columns[f.name], f.type) for f in inventory.SCHEMA], schema=inventory.SCHEMA)
-    held = (*there.containers, Container(str(folder / MASKS)))
-    return replace(there, containers=held), {"masks": table}
+    files = (data for part in found for data in part.masks())
+    held, table = spooled(folder, MASKS, files, len(there.containers))
+    return replace(there, containers=(*there.containers, held)), {"masks": table}

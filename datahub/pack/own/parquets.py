@@ -9,7 +9,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,10 @@ from datahub.core.events import Listener, Progress
 from datahub.pack import inventory
 from datahub.pack.inventory import Container, Inventory
 from datahub.pack.listed import Listed
-from datahub.pack.own import key_of, tables
+from datahub.pack.own import key_of, tables, typed_columns
 from datahub.pack.own.annotations import NAMES
 from datahub.store.arrow import array
+from datahub.store.record import FieldSpec
 
 if TYPE_CHECKING:
     from datahub.pack.sources import Reading
@@ -45,13 +47,18 @@ def open_parquet(location: str, reading: Reading, scratch: Path, listener: Liste
     image = _image(schema, reading, files[0])
     used = {"image": image, **_others(schema, reading, files[0])}
     label, split = used.get("label"), used.get("split")
-    facts = {"kind": "parquet", "identity": identity, "split": str(reading.split), "columns": used}
+    specs = typed_columns.specs(reading.types, schema.names, used, files[0])
+    blobs = [name for name, spec in specs.items() if spec.type in ("mask", "bytes")]
+    _check_bytes(schema, blobs, specs)
+    facts: dict[str, Any] = {"kind": "parquet", "identity": identity, "split": str(reading.split), "columns": used}
+    facts |= {"types": dict(sorted(reading.types.items()))} if specs else {}
     folder = scratch / f"files-{key_of(facts)}"
-    spool = _Spool(root, files, image, folder, listener)
+    spool = _Spool(root, files, image, blobs, folder, listener)
     others = [name for name in schema.names if name not in used.values() and _plain(schema.field(name).type)]
     columns = spool.copy([*others, *(each for each in (label, split) if each)])
-    further = tables.field_names(others)
+    further = tables.field_names([*others, *blobs])
     there = Inventory(folder, (Container(SPOOL),), spool.table)
+    there, rows_of, members = _typed(root, specs, further, columns, spool, there)
     rows = tables.Rows(
         path=root,
         table=spool.table,
@@ -59,10 +66,41 @@ def open_parquet(location: str, reading: Reading, scratch: Path, listener: Liste
         labels=columns[label] if label else None,
         classes=_classes(schema, label) if label else None,
         splits=_named(columns[split]) if split else _splits(root, files, spool.counts),
-        further={field: columns[name] for name, field in further.items()},
+        further={further[name]: columns[name] for name in others if name not in specs} | rows_of,
+        kinds={further[name]: typed_columns.kind(spec) for name, spec in specs.items()},
+        members=members,
     )
     notes = [f"{len(spool.table):,} rows; " + ", ".join(f"{what}: column {name}" for what, name in used.items())]
     return tables.write(scratch / f"{key_of(facts)}-samples", there, rows, reading.split, facts, notes)
+
+
+def _check_bytes(schema: pa.Schema, blobs: list[str], specs: Mapping[str, FieldSpec]) -> None:
+    for name in blobs:
+        if not _holds_bytes(schema.field(name).type):
+            raise BadArgument("types", specs[name].type, f"the column {name} holds no bytes")
+
+
+def _typed(
+    root: Path,
+    specs: Mapping[str, FieldSpec],
+    fields: Mapping[str, str],
+    columns: Mapping[str, list[Any]],
+    spool: _Spool,
+    there: Inventory,
+) -> tuple[Inventory, dict[str, list[Any]], dict[str, pa.Table]]:
+    """The inventory with what is no image, the rows of objects, and where files beside the images are."""
+
+    def wrong(at: int, reason: str) -> LayoutError:
+        return LayoutError(str(root), spool.names[at], reason)
+
+    members = {fields[name]: typed_columns.places(0, *spool.beside(name)) for name in spool.blobs}
+    listed = {name: spec for name, spec in specs.items() if name not in spool.blobs}
+    rows, files = typed_columns.made(listed, columns, wrong)
+    for name, blobs in files.items():
+        at = len(there.containers)
+        held, members[fields[name]] = typed_columns.spooled(there.folder, f"{fields[name]}.bin", blobs, at)
+        there = replace(there, containers=(*there.containers, held))
+    return there, {fields[name]: column for name, column in rows.items()}, members
 
 
 def _schema(path: Path) -> pa.Schema:
@@ -151,8 +189,11 @@ def _named(values: list[Any]) -> list[str]:
 class _Spool:
     """Copies the images of all files into one, and says where each is."""
 
-    def __init__(self, root: Path, files: list[Path], image: str, folder: Path, listener: Listener) -> None:
-        self._root, self._files, self._image = root, files, image
+    def __init__(
+        self, root: Path, files: list[Path], image: str, blobs: list[str], folder: Path, listener: Listener
+    ) -> None:
+        self._root, self._files, self._image, self.blobs = root, files, image, blobs
+        self._beside: dict[str, list[tuple[int, int]]] = {name: [] for name in blobs}
         self._folder, self._listener = folder, listener
         self.names: list[str] = []
         self.counts: list[int] = []
@@ -188,6 +229,8 @@ class _Spool:
                     before = len(self._sizes)
                     for row, batch in self._batches(path, columns):
                         self._images(out, path, row, batch.column(self._image))
+                        for name in self.blobs:
+                            self._blobs(out, path, row, name, batch.column(name))
                         for name in columns:
                             values[name] += batch.column(name).to_pylist()
                     self.counts.append(len(self._sizes) - before)
@@ -199,6 +242,19 @@ class _Spool:
         finally:
             shutil.rmtree(building, ignore_errors=True)
         return values
+
+    def beside(self, name: str) -> tuple[list[int], list[int]]:
+        """Offsets and sizes of a further column's bytes."""
+        return [offset for offset, _ in self._beside[name]], [size for _, size in self._beside[name]]
+
+    def _blobs(self, out: Any, path: Path, first: int, name: str, column: pa.Array) -> None:
+        if pa.types.is_struct(column.type):
+            column = pc.struct_field(column, "bytes")
+        for at, data in enumerate(column.to_pylist()):
+            if data is None:
+                raise LayoutError(str(path), f"row {first + at}", f"has no bytes in column {name}")
+            self._beside[name].append((out.tell(), len(data)))
+            out.write(data)
 
     def _room(self) -> None:
         """Raises `DiskFull` before anything is copied: images hardly compress, so they take what the files take."""
@@ -212,7 +268,7 @@ class _Spool:
         row = 0
         try:
             with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(BATCH, columns=[self._image, *columns]):
+                for batch in file.iter_batches(BATCH, columns=[self._image, *self.blobs, *columns]):
                     yield row, batch
                     row += len(batch)
                     self._listener(Progress("scan", path.name, row, file.metadata.num_rows, "rows"))

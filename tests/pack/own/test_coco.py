@@ -166,13 +166,12 @@ def test_what_is_wrong_is_told_by_annotation(images: Path, pack: Pack, changed: 
         pack(f"coco:{images / 'a.json'}", masks=True)
 
 
-def test_an_image_of_another_size_than_its_masks_is_damaged(images: Path, pack: Pack) -> None:
+def test_masks_of_another_size_than_their_image_are_refused(images: Path, pack: Pack) -> None:
     wrong = [{"id": 101, "file_name": "1.jpg", "height": 20, "width": 16}]
     changed = annotation(segmentation={"size": [20, 16], "counts": [320]})
     (images / "a.json").write_text(json.dumps(document(range(8), images=wrong, **changed)))
-    dataset = pack(f"coco:{images / 'a.json'}", masks=True)
-    (damaged,) = dataset.record.splits["train"].damaged
-    assert damaged.reason == "masks is 16 x 20, the image 20 x 16"
+    with pytest.raises(LayoutError, match=r"1.jpg: masks is 16 x 20, the image 20 x 16"):
+        pack(f"coco:{images / 'a.json'}", masks=True)
 
 
 def test_files_that_are_not_plain_are_asked_for(images: Path, pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
