@@ -2,7 +2,7 @@
 
 Streaming fetches blocks of a shard, each as soon as one of the samples in it is the node's. Where the nodes divide the
 order's lanes, a node reads only whole lanes of its own: about 1/nodes of the blocks, others each epoch. Where they do
-not, it has some samples of each block of its lanes.
+not, it has some samples of each block of its lanes; a bounded cache is then passed by, sample by sample.
 """
 
 from __future__ import annotations
@@ -140,8 +140,11 @@ def _ways(facts: Facts, job: Job) -> list[Way]:
         Way("a whole copy on every node", packed, packed, 0.0, once=True),
         Way("streamed into a cache that keeps all", kept, packed * share, later),
     ]
-    if job.window != "all":
+    if job.window != "all" and job.local:
         ways.append(Way("streamed, the window alone kept", _window(facts, job), packed * share, packed * share))
+    elif job.window != "all":  # a bounded cache of a node that shares its lanes is not fed by blocks
+        own = packed / job.nodes
+        ways.append(Way("streamed by samples, the window alone kept", _window(facts, job), own, own))
     return ways
 
 

@@ -43,6 +43,13 @@ def test_one_node_reads_all_and_once():
     assert found.steps is None and found.advice == []
 
 
+def test_nodes_that_share_lanes_read_by_samples_where_the_cache_is_bounded():
+    found = estimate(facts(), Job(nodes=8, lanes=4, window=16))
+    whole, kept, window = found.ways
+    assert kept.first > 1.9 * whole.first / 8, "blocks hold samples of two nodes"
+    assert "by samples" in window.name and window.first == window.later == whole.first / 8
+
+
 def test_advice_names_what_to_change():
     found = estimate(facts(), Job(nodes=6, lanes=4))
     assert any("Order(lanes=6)" in each for each in found.advice) and any("window" in each for each in found.advice)
