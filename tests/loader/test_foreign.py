@@ -341,3 +341,10 @@ def test_samples_that_have_no_image_are_told(make, tmp_path):
     assert [each.message for each in heard if hasattr(each, "message")] == [
         "1 samples without an image are passed over: .json"
     ]
+
+
+def test_random_access_in_a_dataloader(settings, folder):
+    split = open_dataset("mine", settings, source=folder)["train"]
+    found = [row for rows in DataLoader(split, batch_size=20, num_workers=1, collate_fn=list) for row in rows]
+    assert [row["key"] for row in found] == [split[at].key for at in range(50)]
+    assert all((row["image"] == split[at]["image"]).all() for at, row in enumerate(found))

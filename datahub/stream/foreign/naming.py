@@ -64,7 +64,7 @@ def holds_shards(place: str) -> bool:
 
 def find_shards(text: str) -> list[Named]:
     """The shards, in the order named; those of a folder or a pattern by name. Raises `BadArgument`, `OriginError`s."""
-    places = [place for part in parts(text.removeprefix(SHARDS)) for each in expand(part) for place in _those(each)]
+    places = [place for each in _each(text.removeprefix(SHARDS)) for place in _those(each)]
     if len(set(places)) < len(places):
         twice = next(each for at, each in enumerate(places) if each in places[:at])
         raise BadArgument("source", text, f"names {twice} twice", HINT)
@@ -86,6 +86,13 @@ def title(text: str) -> str:
     words = re.sub(r"\{[^}]*\}|[*?\[\]]", "", place).partition(".")[0].lower().rstrip("0123456789")
     name = re.sub(r"[^a-z0-9._-]+", "-", words).strip("._-")[:64].strip("._-")
     return name or "shards"
+
+
+def _each(text: str) -> list[str]:
+    """Paths and URLs without braces and commas, unless a file or folder of this machine is called just so."""
+    if not _scheme(text) and os.path.exists(os.path.expanduser(text)):  # noqa: PTH110, PTH111
+        return [text]
+    return [each for part in parts(text) for each in expand(part)]
 
 
 def _those(place: str) -> list[str]:

@@ -41,6 +41,15 @@ def test_what_a_text_stands_for(folder: Path, text: str, names: list[str] | None
         assert all(Path(each.url).is_file() for each in found)
 
 
+def test_names_that_look_like_patterns(tmp_path: Path) -> None:
+    odd = tmp_path / "a,b{1,2}[3]"
+    odd.mkdir()
+    (odd / "x-{0..1}.tar").touch()
+    assert holds_shards(str(odd))
+    assert [each.url for each in find_shards(str(odd))] == [str(odd / "x-{0..1}.tar")]
+    assert [each.name for each in find_shards(f"wds:{odd}/x-{{0..1}}.tar")] == ["x-{0..1}.tar"]
+
+
 def test_urls_keep_what_only_their_host_may_know() -> None:
     found = find_shards("https://me:secret@host/a/x-{8..9}.tar?sig=1")
     assert found == [Named(f"https://me:secret@host/a/x-{n}.tar?sig=1", f"x-{n}.tar") for n in (8, 9)]
