@@ -35,6 +35,7 @@ COMMANDS = {
     "train": "The reference training job: any torchvision model, torchrun-ready.",
     "bench": "Measure a loader here and name its bottleneck.",
     "estimate": "On paper: disk, network and processors that nodes need.",
+    "preview": "A contact sheet: samples with classes, boxes and masks, augmented if asked.",
     "replay": "The exact batch of an epoch and step, as a picture.",
     "demo": "The whole line: get, verify, pack, stream, train, look.",
     "serve": "The shared cache server.",

@@ -65,9 +65,9 @@ def replay(ref: Ref | str, settings: Settings, moment: Moment, sheet: Path) -> R
     """
     with _loader(ref, settings, moment) as loader:
         batch = loader.at(moment.epoch, moment.step)
-        samples = _samples(loader.split, batch)
+        samples = samples_of(loader.split, batch)
         images = viewable(batch["image"][:MOST], loader.recipe.transform)
-        captions = [f"{_name(each)}\n{_mark(each)}" for each in samples[:MOST]]
+        captions = [f"{name_of(each)}\n{mark_of(each)}" for each in samples[:MOST]]
         side, columns = _grid(len(images))
         save_png(contact_sheet(images, captions, size=side, columns=columns), sheet)
         state = loader.state_of(batch)
@@ -103,7 +103,8 @@ def _window(window: int | str) -> Any:
     return int(window)
 
 
-def _samples(split: Split, batch: Any) -> list[dict[str, Any]]:
+def samples_of(split: Split, batch: Any) -> list[dict[str, Any]]:
+    """What is told of each sample of a batch that is a dict."""
     classes, words = split.dataset.classes, split.dataset.words
     labels = batch["label"].tolist() if "label" in batch else [None] * len(batch["index"])
     names = words or classes
@@ -123,11 +124,13 @@ def _samples(split: Split, batch: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _name(sample: Mapping[str, Any]) -> str:
+def name_of(sample: Mapping[str, Any]) -> str:
+    """Its class, or its label where that has no name."""
     return str(sample["class"] if sample["class"] is not None else "" if sample["label"] is None else sample["label"])
 
 
-def _mark(sample: Mapping[str, Any]) -> str:
+def mark_of(sample: Mapping[str, Any]) -> str:
+    """Its number in the split, and whether it could be read."""
     number = sample["key"].rpartition("-")[2].lstrip("0") or "0"
     return f"#{number}" if sample["valid"] else f"#{number} not valid"
 
