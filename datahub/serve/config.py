@@ -55,10 +55,11 @@ class ServeConfig:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What opens what; empty: no token is asked for."""
+    """What opens what; empty: no token is asked for. ``trusting``: without tokens, whoever reaches it administers."""
 
     read: tuple[str, ...] = ()
     admin: tuple[str, ...] = ()
+    trusting: bool = True
 
 
 def resolve(flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None) -> ServeConfig:
@@ -82,7 +83,9 @@ def resolve(flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | N
 
 def tokens_of(config: ServeConfig) -> Tokens:
     """Raises `BadArgument` for a file that cannot be read, holds none, or holds short ones."""
-    return Tokens(_tokens(config.token_file, "--token-file"), _tokens(config.admin_token_file, "--admin-token-file"))
+    read = _tokens(config.token_file, "--token-file")
+    admin = _tokens(config.admin_token_file, "--admin-token-file")
+    return Tokens(read, admin, trusting=_loopback(config.host))
 
 
 def cache_folder(config: ServeConfig, settings: Settings) -> Path:

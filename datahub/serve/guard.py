@@ -7,6 +7,7 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
@@ -49,16 +50,27 @@ class Rates:
 def permitted(tokens: Tokens, request: web.BaseRequest) -> int:
     """200, or the status that refuses: 401 without a token that reads, 403 without one that administers.
 
-    Without tokens everything is open to whoever reaches the server, for it listens to this machine only then; with
-    one that reads and none that administers, nobody administers.
+    Without tokens whoever reaches the server may read, and administer if it listens to this machine only. With tokens
+    that read and none that administers, nobody administers.
     """
-    if not (tokens.read or tokens.admin) or request.path in OPEN:
+    reading = request.method in ("GET", "HEAD") or request.path.startswith(JOBS)
+    if request.path in OPEN:
         return 200
+    if not (tokens.read or tokens.admin):
+        return 200 if reading or tokens.trusting else 403
     shown = _bearer(request)
     admin = _any(tokens.admin, shown)
-    if request.method in ("GET", "HEAD") or request.path.startswith(JOBS):
+    if reading:
         return 200 if admin or not tokens.read or _any(tokens.read, shown) else 401
     return 200 if admin else 403 if _any(tokens.read, shown) else 401
+
+
+def foreign(request: web.BaseRequest) -> bool:
+    """Whether a page of another site makes a browser change something here."""
+    if request.method in ("GET", "HEAD"):
+        return False
+    origin = request.headers.get(hdrs.ORIGIN)
+    return origin is not None and urlsplit(origin).netloc != request.headers.get(hdrs.HOST)
 
 
 def _bearer(request: web.BaseRequest) -> bytes:
@@ -78,6 +90,9 @@ def middleware(server: Server) -> Middleware:
         if not rates.admit(request.remote or "", now):
             metrics.refused("rate")
             return answers.failure(429, "TooManyRequests", "more requests a second than a client may make")
+        if foreign(request):
+            metrics.refused("origin")
+            return answers.failure(403, "OtherSite", "a page of another site asks for this")
         status = permitted(tokens, request)
         if status == 200:
             return None

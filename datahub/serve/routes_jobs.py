@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from contextlib import suppress
 
@@ -18,6 +19,8 @@ from datahub.wire.paths import JOBS
 
 LARGEST = 1 << 16
 """Bytes of what a job says."""
+PATIENCE = 20.0
+"""Seconds for its body to arrive."""
 routes = web.RouteTableDef()
 
 
@@ -72,4 +75,8 @@ def _said(server: Server, asked: JobAsked) -> Job:
 async def _body(request: web.Request) -> bytes:
     if (request.content_length or 0) > LARGEST:
         raise web.HTTPRequestEntityTooLarge(LARGEST, request.content_length or 0)
-    return await request.read()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None

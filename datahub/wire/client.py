@@ -20,7 +20,7 @@ from datahub.core.errors import BadArgument, ConnectionLost, HttpError, TokenRef
 from datahub.wire.messages import failure_of
 from datahub.wire.paths import JOB, VERSION
 from datahub.wire.ranges import Range
-from datahub.wire.tokens import token_of
+from datahub.wire.tokens import job_of, token_of
 
 CONNECT, SILENCE = 10.0, 60.0
 """Seconds that a connection, or the next byte, may take."""
@@ -35,8 +35,8 @@ LARGEST = 1 << 30
 class ServerClient:
     """Safe in threads; picklable; usable after fork. Raises `OriginError`s and `TokenRefused`."""
 
-    def __init__(self, url: str, *, job: str = "") -> None:
-        self.url, self._job = checked(url), job
+    def __init__(self, url: str) -> None:
+        self.url = checked(url)
 
     def head_of(self, path: str, seconds: float) -> Mapping[str, str]:
         with self._open("HEAD", path, {}, None, seconds) as response:
@@ -92,7 +92,8 @@ class ServerClient:
         """An answer that is no error; a body that was not read to its end ends the connection."""
         token = token_of(os.environ)
         own = {"Authorization": f"Bearer {token}"} if token else {}
-        own |= {JOB: self._job} if self._job else {}
+        job = job_of(os.environ)
+        own |= {JOB: job} if job else {}
         try:
             response = self._send(method, path, {**headers, **own}, body, seconds)
         except (TransportError, OSError) as error:

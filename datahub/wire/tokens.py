@@ -1,6 +1,7 @@
 """The token a client shows a cache server: from DATAHUB_TOKEN or the file that DATAHUB_TOKEN_FILE names.
 
-It is read when it is used and kept nowhere: not in settings, URLs, pickles or a loader's state.
+It is read when it is used and kept nowhere: not in settings, URLs, pickles or a loader's state. The name of the job
+that a server counts comes from the environment too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from datahub.core.errors import BadArgument
 
 TOKEN, FILE = "DATAHUB_TOKEN", "DATAHUB_TOKEN_FILE"
+JOB = re.compile(r"[A-Za-z0-9._-]{1,64}")
 FORM = re.compile(r"[A-Za-z0-9._~+/=-]+")
 """RFC 6750, 2.1."""
 
@@ -26,6 +28,12 @@ def token_of(environ: Mapping[str, str]) -> str | None:
             raise BadArgument(FILE, path, "holds no token")
         return tokens[0]
     return None
+
+
+def job_of(environ: Mapping[str, str]) -> str:
+    """The job that this process belongs to, as the server is to count it: DATAHUB_JOB, else Slurm's; "" for none."""
+    name = environ.get("DATAHUB_JOB") or environ.get("SLURM_JOB_ID") or ""
+    return name if JOB.fullmatch(name) else ""
 
 
 def read_tokens(path: Path, name: str) -> list[str]:

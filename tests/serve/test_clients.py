@@ -14,7 +14,7 @@ from datahub.core.errors import BadArgument, ConnectionLost, NotInStore, TokenRe
 from datahub.core.refs import Ref
 from datahub.loader.opening import open_dataset
 from datahub.loader.streaming import StreamingLoader
-from datahub.serve.config import Tokens
+from datahub.serve.config import ServeConfig, Tokens, tokens_of
 from datahub.stream.served import ServedFiles
 from datahub.wire import client
 from tests.acquire.server import Behaviour, serving
@@ -125,6 +125,24 @@ def test_a_token_is_shown_to_cache_servers_only(start, home, elsewhere, monkeypa
                 web.paths[f"/{path.relative_to(folder).as_posix()}"] = Behaviour(data=path.read_bytes())
         assert all(map(same, batches(elsewhere, web.url), batches(home)))
         assert web.requests and not any("Authorization" in headers for _, headers in web.requests)
+
+
+def test_a_job_is_counted_by_its_name(start, home, elsewhere, monkeypatch):
+    server = start(home)
+    monkeypatch.setenv("DATAHUB_JOB", "run-7")
+    batches(elsewhere, server.url)
+    assert server.metric("datahub_job_bytes_total", job="run-7") > 10_000
+
+
+def test_who_may_change_something(start, home):
+    open_to_all = start(home, tokens=Tokens(trusting=False))
+    assert open_to_all.ask("/v1/datasets").status == 200
+    assert open_to_all.ask("/v1/datasets", "POST").status == 403
+    here = start(home)
+    assert here.ask("/v1/datasets", "POST").status == 405
+    assert here.ask("/v1/jobs/x", "DELETE", Origin="http://evil.example").status == 403
+    assert here.ask("/v1/jobs/x", "DELETE", Origin=here.url).status == 404
+    assert tokens_of(ServeConfig(host="0.0.0.0", insecure=True)).trusting is False
 
 
 def test_a_clients_rate(start, home):
