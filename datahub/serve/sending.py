@@ -67,8 +67,6 @@ async def send_blob(request: web.Request, blob: Blob, kind: str, caching: str) -
         headers[hdrs.CONTENT_RANGE] = span.content(blob.size)
     response = BlobResponse(status=wanted.status, headers=headers)
     if request.method == "HEAD" or span.size == 0:
-        await response.prepare(request)
-        await response.write_eof()
         return response
     await _Body(request, blob, span).send(response)
     return response
@@ -112,9 +110,10 @@ class _Body:
         piece = await self._next()
         try:
             await response.prepare(request)
-        except BaseException:
+        except ConnectionError:
             self._engine.release(piece)
-            raise
+            response.broken = "the client left"
+            return
         try:
             await self._all(response, piece)
         except asyncio.CancelledError:

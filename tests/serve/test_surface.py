@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import socket
+import struct
 import time
 
 import pytest
@@ -147,6 +149,16 @@ def test_what_is_not_there_is_one_json_object(server, path):
     answer = server.ask(path)
     assert answer.status == 404
     assert json.loads(answer.body)["error"] == "NotFound"
+
+
+def test_clients_that_leave_are_no_bugs(server, home, caplog):
+    request = f"GET /v1/blobs/{digest_of(home)} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    for _ in range(20):
+        with socket.create_connection((server.host, server.port)) as leaving:
+            leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+            leaving.sendall(request * 3)
+    assert server.ask(f"/v1/blobs/{digest_of(home)}").body == content()
+    assert not [each for each in caplog.records if each.name == "aiohttp.server" and each.levelname == "ERROR"]
 
 
 def test_other_methods_are_refused(server, home):
