@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--columns", metavar="image=NAME,...", help="Columns that hold image, label and split, if not plain.")
 @click.option("--types", metavar="NAME=boxes:xywh,...", help="Types of further columns: boxes, labels, mask, ...")
 @click.option("--empty-classes", is_flag=True, help="Class folders without images are classes, too.")
-@click.option("--masks", is_flag=True, help="Segmentations become masks of the objects. [datahub\\[coco]]")
+@click.option("--masks", is_flag=True, help="Segmentations become masks of the objects (extra coco).")
 @click.option("--from", "from_", metavar="DIR|URL", help="Where published files are: NAME/FILENAME. [DATAHUB_FROM]")
 @click.option("--to", metavar="URL", help="Write shards straight to URL/NAME/VERSION/VARIANT (s3://, gs://, ...).")
 @click.option("--replace", is_flag=True, help="Put it in the place of what is there.")
