@@ -84,7 +84,7 @@ def test_probes_and_flags_are_the_servers(start, home):  # noqa: F811
             assert known or flag in ("from-literal", "config.file", "storage.tsdb", "now", "build")
 
 
-# -- several servers behind nginx ---------------------------------------------------------------------------------------
+# -- several servers behind nginx ------------------------------------------------------------------------------------
 
 needs_nginx = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 

@@ -7,7 +7,7 @@ import http.client
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ class Running:
     host: str = "127.0.0.1"
     port: int = 0
     loop: Any = field(default=None, repr=False)
+    stop: Any = field(default=None, repr=False)
+    """Called in the loop, it ends the server."""
 
     def ask(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
         """One request of its own connection; ``If_Range`` is the header If-Range. The path goes as it is."""
@@ -98,8 +100,11 @@ def running(settings: Settings, log: Path, *, tokens: Tokens | None = None, **co
     assert ready.wait(DEADLINE), "the server did not start"
     port = listening.getsockname()[1]
     try:
-        yield Running(f"http://127.0.0.1:{port}", made["server"], log, port=port, loop=made["loop"])
+        yield Running(
+            f"http://127.0.0.1:{port}", made["server"], log, port=port, loop=made["loop"], stop=made["stop"].set
+        )
     finally:
-        made["loop"].call_soon_threadsafe(made["stop"].set)
+        with suppress(RuntimeError):  # it was stopped already
+            made["loop"].call_soon_threadsafe(made["stop"].set)
         thread.join(DEADLINE)
         assert not thread.is_alive(), "the server did not end"
