@@ -65,7 +65,7 @@ NAMED = st.lists(st.tuples(KEYS, KINDS, st.integers(0, 3)), max_size=12)
 
 
 @given(NAMED, st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_the_samples_are_webdatasets(tmp_path_factory: Any, names: list[tuple[str, str, int]], format: int) -> None:
     members = [(f"{key}.{kind}", image(number)[: 90 * number]) for key, kind, number in names]
     if format == tarfile.USTAR_FORMAT:
@@ -165,7 +165,7 @@ def test_what_is_wrong_is_told_with_the_member(tmp_path: Path, data: bytes, what
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_damaged_shards_are_refused_or_read(tmp_path_factory: Any, chance: st.DataObject) -> None:
     data = bytearray(WHOLE)
     for _ in range(chance.draw(st.integers(1, 3))):
