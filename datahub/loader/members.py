@@ -136,9 +136,12 @@ def _stratum_of_rows(split: Split, by: str) -> tuple[NDArray[np.int64], list[Any
         labels = split.locate["label"].astype(np.int64)
         return labels, list(range(max(len(split.dataset.classes), int(labels.max(initial=-1)) + 1)))
     try:
-        encoded = split.table(columns=[by])[by].combine_chunks().dictionary_encode()
+        column = split.table(columns=[by])[by].combine_chunks()
     except BadArgument as error:
         raise BadArgument("by", by, "is not in the index", error.next_step) from error
+    if column.type.num_fields:
+        raise BadArgument("by", by, "holds a list a sample", "name a column of single values")
+    encoded = column.dictionary_encode()
     values = encoded.dictionary.to_pylist()
     if len(values) > MOST_STRATA:
         raise BadArgument("by", by, f"has {len(values)} values, more than {MOST_STRATA}", "name a column with fewer")

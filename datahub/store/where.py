@@ -155,6 +155,10 @@ class _Reader:
             raise self._wrong(f"there is no column {node.id}", f"did you mean {near[0]}? {known}" if near else known)
         self.columns.add(node.id)
         kind = self._schema.field(node.id).type
+        if pa.types.is_nested(kind):
+            raise self._wrong(
+                f"{node.id} holds a list a sample, which is not compared", "name a column of single values"
+            )
         if pa.types.is_integer(kind):
             return "int"
         return "float" if pa.types.is_floating(kind) else "text"

@@ -161,6 +161,14 @@ def test_a_mixture_and_a_source_elsewhere_show_them(things: Settings, settings: 
             check(row, number)
 
 
+def test_lists_are_neither_compared_nor_balanced(things: Settings) -> None:
+    for where in ("kind == 'cat'", "boxes > 3", "boxes is None", "score in (1, 2)"):
+        with pytest.raises(BadArgument, match="holds a list a sample"):
+            load(things, where=where)
+    with pytest.raises(BadArgument, match="by='boxes': holds a list a sample"):
+        StreamingLoader(datahub.balanced("things", by="boxes"), batch_size=4, settings=things)
+
+
 def test_what_cannot_be_followed_is_refused_where_it_is_asked_for(things: Settings) -> None:
     with pytest.raises(BadArgument, match=r"transform='<lambda>': sees images alone, and boxes would not follow"):
         load(things, transform=lambda image: image)
