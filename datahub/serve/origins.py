@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from datahub.acquire.policy import RetryPolicy
+from datahub.acquire.remote import known
 from datahub.core.digests import sha256_hex
 from datahub.core.errors import BadArgument, DatahubError, HttpError
 from datahub.core.refs import Ref
@@ -47,6 +48,7 @@ class Found:
 
 
 FOLDER = "file://"
+SCHEMES = ("http", "https", "datahub+http", "datahub+https")
 LISTED, LISTING = 30.0, 5.0
 """Seconds for which an origin's list is good, and that it may take."""
 
@@ -141,4 +143,9 @@ def normal(url: str) -> str:
     """A folder as a file:// URL; others as they are, without a slash at their end. Raises `BadArgument`."""
     if not url:
         raise BadArgument("origin", url, "is empty", "give a folder or scheme://place")
-    return url.rstrip("/") if "://" in url else Path(url).expanduser().absolute().as_uri()
+    scheme, colon, _ = url.partition("://")
+    if not colon:
+        return Path(url).expanduser().absolute().as_uri()
+    if scheme not in SCHEMES and not known(scheme):
+        raise BadArgument("origin", url, f"no file system is known for {scheme!r}", "install its fsspec package")
+    return url.rstrip("/")

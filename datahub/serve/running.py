@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from datahub.core.errors import BadArgument, WorkerDied
 from datahub.core.settings import Settings
 from datahub.serve.config import ServeConfig, Tokens, tokens_of
+from datahub.serve.origins import normal
+from datahub.store.find import roots
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 BACKLOG = 1024
@@ -42,7 +44,11 @@ def run(config: ServeConfig, settings: Settings, started: Callable[[str], None])
     Raises `BadArgument`, `DiskError`s, and `WorkerDied` where a process cannot be kept alive.
     """
     tokens = tokens_of(config)
+    for origin in config.origin:
+        normal(origin)
     sockets = bind(config)
+    if not (config.origin or config.allow_fetch or any(root.is_dir() for root in roots(settings))):
+        raise BadArgument("--store", str(settings.home), "holds no datasets", "give another, or an --origin")
     url = f"{config.scheme}://{address(sockets[0])}"
     if config.workers == 1:
         return _serve(config, settings, tokens, sockets[0], lambda: started(url))

@@ -148,7 +148,8 @@ def run(*options: str, **environ: str) -> tuple[int, str]:
 
 
 def test_what_cannot_be_is_one_line_and_exit_2(tmp_path):
-    (tmp_path / "short").write_text("abc\n")
+    short = str(tmp_path / "short")
+    Path(short).write_text("abc\n")
     (tmp_path / "bad.toml").write_text("prot = 1\n")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         cases: list[tuple[list[str], str]] = [
@@ -156,7 +157,9 @@ def test_what_cannot_be_is_one_line_and_exit_2(tmp_path):
             (["--port", str(taken.getsockname()[1])], "cannot be had"),
             (["--token-file", str(tmp_path / "none")], "cannot be read"),
             (["--config", str(tmp_path / "bad.toml")], "is not a setting"),
-            (["--cert", str(tmp_path / "short"), "--key", str(tmp_path / "short"), "--port", "0"], "cannot be used"),
+            (["--port", "0"], "holds no datasets"),
+            (["--port", "0", "--origin", "foo://bucket"], "no file system is known"),
+            (["--cert", short, "--key", short, "--port", "0", "--allow-fetch"], "cannot be used"),
         ]
         for options, said in cases:
             code, errors = run("--store", str(tmp_path / "home"), *options)
