@@ -12,7 +12,7 @@ own is made in an epoch that does not count.
 
 Prints one JSON line a row, then medians and ratios to the best peer. ``agree`` is the mean absolute difference, in grey
 levels, between our output and torchvision's ``resized_crop(antialias=True)`` of the same boxes; more than one is an
-error.
+error. ``us_an_image`` says what one thread's time goes to.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,68 @@ def agree(work: Path, images: int = 96) -> dict[str, float]:
     return found
 
 
+def shares(work: Path) -> dict[str, dict[str, int]]:
+    return {variant: spent(variant, work) for variant in VARIANTS}
+
+
+def spent(variant: str, work: Path, images: int = 192) -> dict[str, int]:
+    """Microseconds of processor time an image, in one thread, by what they go to; each part alone, so that caches help.
+
+    An eighth of the scale needs hardly anything but entropy decoding.
+    """
+    import numpy as np
+    import simplejpeg
+    import torch
+
+    import datahub
+    from datahub import transforms
+    from datahub.core.settings import Settings
+    from datahub.tensor.decode import header
+    from datahub.tensor.draws import Draws
+    from datahub.tensor.framed import decode_framed, outputs, sizes_of
+    from datahub.tensor.frames import Frames
+    from datahub.tensor.partial import _decoded, _part
+    from datahub.tensor.resample import framed_pixels
+
+    torch.set_num_threads(1)
+    loader = datahub.StreamingLoader(
+        f"decodebench@1/{variant}", batch_size=images, num_workers=0, fields=("encoded",), residency="stream",
+        settings=Settings(home=work / "home"),
+    )  # fmt: skip
+    with loader:
+        (encoded,) = loader.at(0, 0)
+    draws = Draws(0, 0, np.arange(images, dtype=np.int64))
+    frames = transforms.RandomResizedCrop(SIZE).framed(Frames.whole(sizes_of(encoded)), draws)
+    rows, out = frames.rows(), outputs(frames, 3)
+    parts = [_part(data, header(data), row.box) for data, row in zip(encoded, rows, strict=True)]
+    regions = []
+    for part, (_, (_, _, width, height), *_) in zip(parts, rows, strict=True):
+        regions.append(_decoded(part, 3).copy()[part.y : part.y + height, part.x : part.x + width])
+
+    def scale() -> None:
+        for region, row, each in zip(regions, rows, out, strict=True):
+            framed_pixels(region, row.scaled, row.window, False, each)
+
+    calls: dict[str, Callable[[], Any]] = {
+        "all": lambda: decode_framed(encoded, frames, out),
+        "python": lambda: [_part(data, header(data), row.box) for data, row in zip(encoded, rows, strict=True)],
+        "entropy": lambda: [simplejpeg.decode_jpeg(p.data, min_height=1, min_width=1, strict=False) for p in parts],
+        "decode": lambda: [_decoded(part, 3) for part in parts],
+        "scale": scale,
+    }
+    return {name: round(cost(call) * 1e6 / images) for name, call in calls.items()}
+
+
+def cost(call: Callable[[], Any]) -> float:
+    """Processor seconds of the best of three."""
+    found = []
+    for _ in range(3):
+        began = time.thread_time()
+        call()
+        found.append(time.thread_time() - began)
+    return min(found)
+
+
 def child(command: list[str]) -> dict[str, Any]:
     """The line that a process prints, and the largest PSS of its tree."""
     from tests.benchmarks.bench_bytes import Memory
@@ -178,6 +240,9 @@ def measure(options: argparse.Namespace, work: Path) -> None:
     }
     close = child([sys.executable, __file__, *common, "--work", str(work), "--side", "agree"])
     print(json.dumps({"agree": close, "medians": medians}))
+    print(
+        json.dumps({"us_an_image": child([sys.executable, __file__, *common, "--work", str(work), "--side", "shares"])})
+    )
     peers = {side: found for side, found in medians.items() if side not in VARIANTS}
     if peers:
         compare(medians, peers)
@@ -213,7 +278,9 @@ def main() -> None:
     if options.side and options.peers:
         print(json.dumps(run_peer(options.side, options)), flush=True)
     elif options.side:
-        print(json.dumps(agree(options.work) if options.side == "agree" else run(options.side, options.work)))
+        named = {"agree": agree, "shares": shares}
+        made = named[options.side](options.work) if options.side in named else run(options.side, options.work)
+        print(json.dumps(made))
     elif options.work:
         options.work.mkdir(parents=True, exist_ok=True)
         measure(options, options.work)
