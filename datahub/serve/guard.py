@@ -7,10 +7,10 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
-from aiohttp.typedefs import Middleware
 
 from datahub.core.errors import DatahubError
 from datahub.core.events import Note
@@ -18,6 +18,9 @@ from datahub.serve import answers
 from datahub.serve.config import Tokens
 from datahub.serve.state import Server
 from datahub.wire.paths import API, HEALTH, JOBS, READY
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Middleware  # not in every version that is supported
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 OPEN = (API, HEALTH, READY)
