@@ -182,8 +182,15 @@ def mixed_images(images: torch.Tensor, partner: torch.Tensor, ratio: torch.Tenso
     if not on_cpu(images):
         return _mixed(images, images[partner], ratio, boxes)
     out = torch.empty_like(images)
+    blended, boxed = ratio < 1, (boxes[:, 2:] > boxes[:, :2]).all(1)
     for part in parts(len(images), images_a_piece(images)):
-        out[part] = _mixed(images[part], images[partner[part]], ratio[part], boxes[part])
+        if bool(blended[part].any()):
+            out[part] = _blended(images[part], images[partner[part]], ratio[part])
+        else:
+            out[part] = images[part]
+    for row in torch.nonzero(boxed)[:, 0].tolist():
+        left, top, right, bottom = boxes[row].tolist()
+        out[row, :, top:bottom, left:right] = images[partner[row], :, top:bottom, left:right]
     return out
 
 
@@ -195,15 +202,17 @@ def mixed_labels(labels: torch.Tensor, partner: torch.Tensor, share: torch.Tenso
 
 
 def _mixed(images: torch.Tensor, others: torch.Tensor, ratio: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    own = ratio[:, None, None, None]
-    wide = torch.promote_types(images.dtype, torch.float32)
-    blend = others.to(wide) * (1 - own) + images.to(wide) * own
-    blend = (blend.round_() if images.dtype == torch.uint8 else blend).to(images.dtype)
     left, top, right, bottom = boxes[:, :, None].unbind(1)
     row = torch.arange(images.shape[2], device=images.device)
     column = torch.arange(images.shape[3], device=images.device)
     down, across = (row >= top) & (row < bottom), (column >= left) & (column < right)
-    return torch.where((down[:, :, None] & across[:, None, :])[:, None], others, blend)
+    return torch.where((down[:, :, None] & across[:, None, :])[:, None], others, _blended(images, others, ratio))
+
+
+def _blended(images: torch.Tensor, others: torch.Tensor, ratio: torch.Tensor) -> torch.Tensor:
+    own, wide = ratio[:, None, None, None], torch.promote_types(images.dtype, torch.float32)
+    blend = (others.to(wide) * (1 - own)).add_(images.to(wide) * own)
+    return (blend.round_() if images.dtype == torch.uint8 else blend).to(images.dtype)
 
 
 def _alone(partner: Ints) -> Bools:

@@ -37,7 +37,13 @@ def on_rows(kernel: Kernel, images: torch.Tensor, rows: Ints, numbers: Sequence[
 
     ``rows`` and ``numbers``, of all images, are on the host, so that no device is waited for.
     """
-    for part in parts(len(rows), len(images) if whole else images_a_piece(images)):
+    size = len(images) if whole else images_a_piece(images)
+    if size == 1 and on_cpu(images):  # large images are spared two copies
+        for row in rows.tolist():
+            one = slice(row, row + 1)
+            images[one] = kernel(images[one], *(each[one] for each in numbers))
+        return
+    for part in parts(len(rows), size):
         some = torch.from_numpy(rows[part])
         there = moved(some, images)
         found = kernel(images.index_select(0, there), *(moved(each[some], images) for each in numbers))
