@@ -27,6 +27,8 @@ Bools = NDArray[np.bool_]
 
 GROUP = 2
 """The usual ``mix_group``: any even share of slots a rank holds whole groups."""
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Bytes of a value -> the integers that are moved in its place."""
 _STEPS = 1 << 14
 """Places at which the beta distribution is integrated."""
 
@@ -188,9 +190,14 @@ def mixed_images(images: torch.Tensor, partner: torch.Tensor, ratio: torch.Tenso
             out[part] = _blended(images[part], images[partner[part]], ratio[part])
         else:
             out[part] = images[part]
-    for row in torch.nonzero(boxed)[:, 0].tolist():
-        left, top, right, bottom = boxes[row].tolist()
-        out[row, :, top:bottom, left:right] = images[partner[row], :, top:bottom, left:right]
+    # Through numpy, whose slices cost a fifth of torch's: there are as many as small images.
+    bits = _BITS[images.dtype.itemsize]
+    found, given = out.view(bits).numpy(), images.view(bits).numpy()
+    rows = torch.nonzero(boxed)[:, 0]
+    for row, other, (left, top, right, bottom) in zip(
+        rows.tolist(), partner[rows].tolist(), boxes[rows].tolist(), strict=True
+    ):
+        found[row, :, top:bottom, left:right] = given[other, :, top:bottom, left:right]
     return out
 
 
