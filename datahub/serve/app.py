@@ -9,7 +9,7 @@ from aiohttp import web
 
 from datahub.core.events import Listener
 from datahub.core.settings import Settings
-from datahub.serve import routes_blobs, routes_cache, routes_datasets, routes_files, routes_health, routes_jobs
+from datahub.serve import pages, routes_blobs, routes_cache, routes_datasets, routes_files, routes_health, routes_jobs
 from datahub.serve.config import ServeConfig, Tokens, cache_folder
 from datahub.serve.downloads import Downloads
 from datahub.serve.engine import Engine
@@ -60,6 +60,7 @@ def build(config: ServeConfig, settings: Settings, tokens: Tokens, listener: Lis
     app[SERVER] = server
     for table in TABLES:
         app.add_routes(table)
+    pages.add(app)
     app.cleanup_ctx.extend([_alive, keeping])
     return app
 

@@ -16,6 +16,7 @@ from datahub.core.errors import DatahubError
 from datahub.core.events import Note
 from datahub.serve import answers
 from datahub.serve.config import Tokens
+from datahub.serve.pages import session
 from datahub.serve.state import Server
 from datahub.wire.paths import API, HEALTH, JOBS, READY
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Middleware  # not in every version that is supported
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-OPEN = (API, HEALTH, READY)
+OPEN = (API, HEALTH, READY, *session.OPEN)
 """Paths that no token is asked for."""
 CLIENTS = 1 << 14
 """Clients whose rate is remembered."""
@@ -64,7 +65,7 @@ def permitted(tokens: Tokens, request: web.BaseRequest) -> int:
     shown = _bearer(request)
     admin = _any(tokens.admin, shown)
     if reading:
-        return 200 if admin or not tokens.read or _any(tokens.read, shown) else 401
+        return 200 if admin or not tokens.read or _any(tokens.read, shown) or _looks(tokens, request) else 401
     return 200 if admin else 403 if _any(tokens.read, shown) else 401
 
 
@@ -74,6 +75,11 @@ def foreign(request: web.BaseRequest) -> bool:
         return False
     origin = request.headers.get(hdrs.ORIGIN)
     return origin is not None and urlsplit(origin).netloc != request.headers.get(hdrs.HOST)
+
+
+def _looks(tokens: Tokens, request: web.BaseRequest) -> bool:
+    """Whether somebody who logged in reads: their cookie changes nothing here."""
+    return request.method in ("GET", "HEAD") and session.opened(tokens, request.cookies.get(session.COOKIE, ""))
 
 
 def _bearer(request: web.BaseRequest) -> bytes:
@@ -102,6 +108,8 @@ def middleware(server: Server) -> Middleware:
         metrics.refused("token")
         if status == 403:
             return answers.failure(403, "AdminOnly", "this needs an admin token")
+        if session.is_page(request):
+            return session.to_login(request)
         hint = "set DATAHUB_TOKEN or DATAHUB_TOKEN_FILE"
         challenge = {hdrs.WWW_AUTHENTICATE: 'Bearer realm="datahub"'}
         return answers.failure(401, "TokenWanted", "a token is wanted, or another one", hint, **challenge)

@@ -105,10 +105,25 @@ def exposition(metrics: Metrics, gauges: Gauges) -> bytes:
     """The numbers of all processes, as Prometheus reads them."""
     registry = CollectorRegistry()
     registry.register(gauges)
-    own = metrics.registry
-    if os.environ.get(FOLDER):
-        from prometheus_client.multiprocess import MultiProcessCollector
+    return generate_latest(_everybodys(metrics)) + generate_latest(registry)
 
-        own = CollectorRegistry()
-        MultiProcessCollector(own)  # type: ignore[no-untyped-call]
-    return generate_latest(own) + generate_latest(registry)
+
+def counted(metrics: Metrics) -> dict[str, dict[str, float]]:
+    """The counters of all processes that are for each dataset or each job: name -> dataset or job -> value."""
+    found: dict[str, dict[str, float]] = {}
+    for family in _everybodys(metrics).collect():
+        for sample in family.samples:
+            if set(sample.labels) <= {"dataset"} or set(sample.labels) == {"job"}:
+                found.setdefault(sample.name, {})["".join(sample.labels.values())] = sample.value
+    return found
+
+
+def _everybodys(metrics: Metrics) -> CollectorRegistry:
+    """With several processes, what their files say."""
+    if not os.environ.get(FOLDER):
+        return metrics.registry
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return registry

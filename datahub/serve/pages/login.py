@@ -1,0 +1,56 @@
+"""The login form, for servers that ask for a token; and the two files that pages need."""
+
+from __future__ import annotations
+
+from aiohttp import hdrs, web
+
+from datahub.serve.pages.rendering import FOLDER, HEADERS, html, missing, page
+from datahub.serve.pages.session import COOKIE, LIFE, LOGIN, LOGOUT, STATIC, inside, issued, matching
+from datahub.serve.state import SERVER
+
+TYPES = {".css": "text/css", ".js": "text/javascript"}
+routes = web.RouteTableDef()
+
+
+@routes.get(LOGIN)
+async def form(request: web.Request) -> web.StreamResponse:
+    return html(request, "login.html", going=inside(request.query.get("next", "/")), wrong=False)
+
+
+@routes.post(LOGIN)
+async def login(request: web.Request) -> web.StreamResponse:
+    server = request.app[SERVER]
+    sent = await request.post()
+    going, typed = (sent.get(each, "") for each in ("next", "token"))
+    going = inside(going if isinstance(going, str) else "/")
+    token = matching(server.tokens, typed) if isinstance(typed, str) else None
+    if token is None:
+        server.metrics.refused("token")
+        return html(request, "login.html", status=401, going=going, wrong=True)
+    answer = _onward(going)
+    secure = server.config.scheme == "https"
+    answer.set_cookie(
+        COOKIE, issued(token), max_age=LIFE, httponly=True, samesite="Strict", secure=secure, path="/"
+    )  # fmt: skip
+    return answer
+
+
+@routes.post(LOGOUT)
+async def logout(_: web.Request) -> web.StreamResponse:
+    answer = _onward(LOGIN)
+    answer.del_cookie(COOKIE, path="/", httponly=True, samesite="Strict")
+    return answer
+
+
+@routes.get("/static/{name}")
+@page
+async def static(request: web.Request) -> web.StreamResponse:
+    if request.path not in STATIC:
+        raise missing("such file")
+    path = FOLDER / "static" / request.match_info["name"]
+    headers = {**HEADERS, hdrs.CACHE_CONTROL: "max-age=300"}
+    return web.Response(body=path.read_bytes(), content_type=TYPES[path.suffix], charset="utf-8", headers=headers)
+
+
+def _onward(path: str) -> web.Response:
+    return web.Response(status=303, headers={**HEADERS, hdrs.LOCATION: path, hdrs.CACHE_CONTROL: "no-store"})
