@@ -115,7 +115,7 @@ def _wanted(request: web.Request, record: Record) -> Wanted:
     split = query.get("split", "")
     label = _number(query.get("class", ""), len(record.classes) - 1)
     return Wanted(
-        split=split if split in record.splits else next(iter(record.splits)),
+        split=split if split in record.splits else grid.first_split(record),
         label=label,
         typed=query.get("key", "").strip()[:128],
         page=max(1, _number(query.get("page", ""), 1 << 40) or 1),

@@ -9,6 +9,7 @@ from aiohttp import hdrs, web
 from datahub.core.refs import Ref
 from datahub.serve import listing
 from datahub.serve.library import Variant
+from datahub.serve.pages.grid import first_split
 from datahub.serve.pages.live import PULSE, Now, told
 from datahub.serve.pages.rendering import HEADERS, html, page
 from datahub.serve.pages.session import LIVE
@@ -67,9 +68,10 @@ def _line(info: DatasetInfo, known: dict[str, Variant], now: Now) -> Line:
 
 
 def _keys(variant: Variant) -> tuple[str, ...]:
-    """Samples from all over the first split: neighbours are often of one class."""
+    """Samples from all over a split: neighbours are often of one class."""
     if "image" not in variant.record.fields or not variant.record.splits:
         return ()
-    name, split = next(iter(variant.record.splits.items()))
+    name = first_split(variant.record)
+    split = variant.record.splits[name]
     rows = sorted({split.samples * n // SHOWN for n in range(SHOWN)}) if split.samples else []
     return tuple(key_of(name, split.number(row)) for row in rows)
