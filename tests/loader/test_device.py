@@ -95,7 +95,7 @@ def test_framed_images(photos, workers):
         {"fields": ("label", "index")},
         {"transform": Decode(orient=True, then=TRAIN)},
     ],
-    ids=str,
+    ids=lambda each: "-".join(each) or "nothing",
 )
 def test_everything_else_that_a_batch_may_be(photos, arguments):
     both(photos, **arguments)
@@ -112,7 +112,7 @@ def test_everything_else_that_a_batch_may_be(photos, arguments):
         {"transform": CenterCrop(6)},
         {"transform": lambda image: image.float(), "batch_transform": lambda batch: {**batch, "n": 1}},
     ],
-    ids=str,
+    ids=lambda each: "-".join(each) or "nothing",
 )
 def test_images_of_one_shape(home, residency, arguments):
     both(home, "tiny", residency=residency, **arguments)

@@ -148,7 +148,7 @@ def test_memory_is_what_machine_and_cgroups_leave(tmp_path):
         {"transform": lambda each: each[:, :3], "collate": lambda samples: [(s["index"], s["image"]) for s in samples]},
         {"global_batch_size": 9, "topology": datahub.Topology(1, 2), "shuffle": True, "static_shapes": True},
     ],
-    ids=str,
+    ids=lambda each: "-".join(each) or "nothing",
 )
 def test_the_same_batches_as_streaming(make, kind, arguments):
     streamed, held = make(residency="stream", **arguments), make(residency=kind, **arguments)

@@ -348,7 +348,11 @@ def test_truncated_and_damaged_zips(tmp_path: Path) -> None:
     assert "does not fit the directory" in damaged(file(tmp_path, renamed))
 
 
-@pytest.mark.parametrize("data", [b"", b"<html>no</html>", b"x" * 2000, gzip.compress(b"x" * 2000), b"PK\3\4nothing"])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"<html>no</html>", b"x" * 2000, gzip.compress(b"x" * 2000), b"PK\3\4nothing"],
+    ids=["empty", "page", "letters", "letters in gzip", "only a zip's first bytes"],
+)
 def test_not_an_archive(tmp_path: Path, data: bytes) -> None:
     message = damaged(file(tmp_path, data))
     assert "not a tar archive" in message or "not a zip archive" in message
