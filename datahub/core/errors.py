@@ -23,7 +23,7 @@ again can help (``retryable``), and which exit code the command line gives it.
     │   └── DiskFull, NotWritable, NotReadable
     ├── ActionNeeded                6
     │   └── ManualFiles, ConsentNeeded, AlreadyPacked, MissingTool, MissingExtra,
-    │       DeviceOutOfMemory, TokenRefused, LeaseRefused
+    │       MissingLibrary, DeviceOutOfMemory, TokenRefused, LeaseRefused
     ├── NotInStore, NotServed,
     │   Offline                     7
     └── WorkerDied                  4, or 1 where a worker crashed
@@ -406,6 +406,17 @@ class MissingExtra(ActionNeeded):
     def __init__(self, extra: str, feature: str) -> None:
         super().__init__(f"{feature} needs a package that is not installed", f"run `pip install 'datahub[{extra}]'`")
         self.extra, self.feature = extra, feature
+
+
+class MissingLibrary(ActionNeeded):
+    """A package is installed, and what it loads from the system is not there; ``package`` is what Debian calls it."""
+
+    def __init__(self, feature: str, package: str, cause: str) -> None:
+        super().__init__(
+            f"{feature} cannot begin: {cause}",
+            f"install the Debian package {package}; if it is there, the versions of the packages do not fit each other",
+        )
+        self.feature, self.package, self.cause = feature, package, cause
 
 
 class DeviceOutOfMemory(ActionNeeded):

@@ -48,8 +48,8 @@ class Annotations:
 
     @property
     def names(self) -> frozenset[str]:
-        """The fields, all of which a batch shows as lists."""
-        return frozenset(self._specs)
+        """The fields that a batch always shows as lists."""
+        return frozenset(name for name, spec in self._specs.items() if spec.type != "video")
 
     @property
     def placed(self) -> bool:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from datahub.core.errors import DamagedImage, DamagedSample, ShardCut
 from datahub.loader.annotations import Annotations, Values
+from datahub.loader.clips import clips_together, decode_clips
 from datahub.loader.columns import Columns
 from datahub.loader.counters import Counters
 from datahub.loader.mapping import mapped, stacked, together
@@ -25,6 +26,7 @@ from datahub.store.dataset import Split
 from datahub.stream.heap import keep_freed_memory
 from datahub.stream.source import ShardSource
 from datahub.stream.spans import Spans
+from datahub.tensor.clips import Clip
 from datahub.tensor.decode import decode_each, decode_rows
 from datahub.tensor.draws import Draws
 from datahub.tensor.folding import Folded, fold
@@ -48,6 +50,8 @@ class Recipe:
     batch_transform: Callable[[Any], Any] | None = None
     collate: Callable[[list[dict[str, Any]]], Any] | None = None
     map: Callable[[dict[str, Any]], Any] | None = None
+    clip: Clip | None = None
+    """What is shown of its ``field``, a video; see `clips.bound`."""
     dtype: torch.dtype | None = None
     channels_last: bool = False
     mixing: Mixing | None = None
@@ -71,6 +75,8 @@ class Work:
     beside: list[Values] = field(default_factory=list)
     """Boxes, masks and the like, where a batch shows them."""
     decoded: bool = True
+    clips: bool = False
+    """Whether videos are decoded, each of which is worth a thread."""
     resident: Resident | None = None
     """The pixels of all rows, where they were decoded before."""
 
@@ -78,7 +84,8 @@ class Work:
         """Parts for threads to take: few where the images are small, for then the interpreter's lock is the limit."""
         count = len(self.rows)
         worth = PIECE_BYTES if self.decoded else READ_BYTES
-        parts = max(1, min(workers, count, int(self.rows["size"].sum()) // worth))
+        pieces = count if self.clips else int(self.rows["size"].sum()) // worth
+        parts = max(1, min(workers, count, pieces))
         return [slice(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
 
 
@@ -107,7 +114,7 @@ class Assembler:
         """Without a ``quarantine`` a damaged sample is an error."""
         self._split, self._source, self._recipe, self._counters = split, source, recipe, counters
         self._seed, self._quarantine = seed, quarantine
-        self._columns = Columns(split, recipe.fields)
+        self._columns = Columns(split, recipe.fields, clip=None if recipe.clip is None else recipe.clip.field)
         self._annotations = Annotations.of(split, self._columns.names, recipe.transform, orient=recipe.orient)
         self._mix = MixStage(recipe.mixing, len(split.dataset.classes), seed) if recipe.mixing is not None else None
         self._locate: Any = split.locate
@@ -154,7 +161,17 @@ class Assembler:
         encoded = [b""] * len(rows) if self._encoded else []
         each = [None] * len(rows)
         beside: list[Values] = [{} for _ in rows] if self._annotations is not None else []
-        return Work(step, rows, slab, each, encoded=encoded, beside=beside, decoded=self._images, resident=resident)
+        return Work(
+            step,
+            rows,
+            slab,
+            each,
+            encoded=encoded,
+            beside=beside,
+            decoded=self._images,
+            clips=self._recipe.clip is not None,
+            resident=resident,
+        )
 
     def announce(self, step: Step | None) -> bool:
         """Tell the source what a batch to come will read (`ShardSource.ahead`); None: nothing of that holds."""
@@ -194,6 +211,9 @@ class Assembler:
         with self._counters.timing("read"):
             read = partial(self._read, work, rows)
             work.beside[rows] = annotations.read(work.step.index[rows], work.rows[rows], read, damage)
+        if self._recipe.clip is not None:
+            with self._counters.timing("decode"):
+                decode_clips(self._recipe.clip, work.beside[rows], self._draws(work.step).take(rows), damage)
 
     def _take(self, work: Work, rows: slice, resident: Resident) -> None:
         """Pixels that were decoded before, and what a callable makes of them."""
@@ -279,6 +299,8 @@ class Assembler:
         if self._annotations is not None:
             transform, draws = self._recipe.transform, self._draws(step)
             beside = self._annotations.finish(work.beside, work.rows, work.aside, transform, draws)
+            if (clip := self._recipe.clip) is not None:
+                beside[str(clip.field)] = clips_together(clip, beside[str(clip.field)], work.rows, draws)
         batch = self._columns.of(step, work.rows, images, work.encoded, beside)
         return batch if self._mix is None or self._recipe.map is not None else self._mix.planned(batch, step)
 

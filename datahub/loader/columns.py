@@ -23,9 +23,9 @@ MEMBER = "dataset"
 
 
 class Columns:
-    """The fields of a split that a batch shows. ``wanted``: None for the usual ones."""
+    """The fields of a split that a batch shows. ``wanted``: None for the usual ones. ``clip``: a video that is shown."""
 
-    def __init__(self, split: Split, wanted: tuple[str, ...] | None) -> None:
+    def __init__(self, split: Split, wanted: tuple[str, ...] | None, clip: str | None = None) -> None:
         self._split = split
         self._joined = split if isinstance(split, JoinedSplit) else None
         own = split.dataset.record.fields
@@ -34,7 +34,11 @@ class Columns:
             _check(wanted, own, made)
         member = [MEMBER] if self._joined else []
         label = ["label"] if "label" in own else []
-        objects = [name for name, spec in own.items() if spec.type in typed.TYPES and spec.type != "bytes"]
+        objects = [
+            name
+            for name, spec in own.items()
+            if name == clip or (spec.type in typed.TYPES and spec.type not in ("bytes", "video"))
+        ]
         usual = ("image", *label, *objects, *member, "index", "valid", "n_global")
         self.names = usual if wanted is None else wanted
         self._kinds = {name: own[name].type for name in self.names if name in own and own[name].type in READ}
@@ -74,7 +78,7 @@ class Columns:
         """The batch as one dict a sample, labels and other numbers as ints, without ``n_global``."""
         count = next(len(value) for name, value in batch.items() if name != "n_global")
         columns = {
-            name: value.tolist() if isinstance(value, torch.Tensor) and name != "image" else value
+            name: value.tolist() if isinstance(value, torch.Tensor) and value.dim() == 1 else value
             for name, value in batch.items()
             if name != "n_global"
         }

@@ -16,7 +16,7 @@ from datahub.core.errors import BadArgument, UsageError
 from datahub.core.events import Listener, ignore
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings, resolve
-from datahub.loader import arguments
+from datahub.loader import arguments, clips
 from datahub.loader.assemble import Assembler, Recipe
 from datahub.loader.batch import state_of, with_state
 from datahub.loader.counters import Counters
@@ -42,6 +42,7 @@ from datahub.store.dataset import Split
 from datahub.store.selection import Selection
 from datahub.stream.mix import Mix, Weighted
 from datahub.stream.state import OrderParameters, State, restore
+from datahub.tensor.clips import Clip
 from datahub.tensor.decoding import Decode
 from datahub.tensor.device.lanes import Backend
 from datahub.tensor.mixing import Mixing
@@ -67,6 +68,9 @@ class StreamingLoader:
 
     Boxes, labels of objects, masks and keypoints are lists, a `torchvision.tv_tensors` or tensor a sample, and follow
     what a transform of `datahub.transforms` does to the images; another ``transform`` is refused beside them.
+
+    ``clip``, a `datahub.transforms.Clip`, shows a field of type ``video`` as frames, uint8 (B, T, 3, H, W) where all
+    clips of a batch have one size, else a list of B; without it videos are bytes, and shown on request.
 
     ``where`` ("label in (1, 2) and width >= 256"; classes by name too), ``part`` (a range of key hashes, or several)
     and ``max_samples`` choose samples, in this order. ``ref`` may be a `datahub.mix`, `balanced` or `weighted`.
@@ -121,6 +125,7 @@ class StreamingLoader:
         batch_transform: Callable[[Any], Any] | Mixing | None = None,
         collate: Callable[[list[dict[str, Any]]], Any] | None = None,
         map: Callable[[dict[str, Any]], Any] | None = None,
+        clip: Clip | None = None,
         fields: Sequence[str] | None = None,
         device: str | torch.device | CudaOptions | Backend = "cpu",
         dtype: torch.dtype | None = None,
@@ -175,6 +180,7 @@ class StreamingLoader:
             mixing=mixing_of(batch_transform, shown, self.dataset.record.fields, collate),
             collate=collate,
             map=map,
+            clip=clips.bound(clip, self.dataset.record.fields, shown),
             dtype=dtype,
             channels_last=bool(channels_last),
         )

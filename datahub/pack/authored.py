@@ -154,6 +154,27 @@ def _float(name: str, given: Any) -> float:
     return found
 
 
+def pictured(
+    image: Picture | None, specs: Mapping[str, FieldSpec], given: dict[str, Any]
+) -> tuple[bytes, dict[str, Any]]:
+    """The image's file, where there is none that of the first video, and ``given`` with that video read.
+
+    Raises `BadArgument`, `NotReadable`.
+    """
+    if image is not None:
+        return encoded(image), given
+    name = next((name for name, spec in specs.items() if spec.type == "video" and name in given), None)
+    if name is None:
+        raise BadArgument("image", None, "is missing", "only a sample with a video may leave it out")
+    data = objects.member(name, specs[name], given[name], (0, 0))
+    from datahub.pack.posters import poster  # OpenCV, which datasets of images do not need here
+
+    try:
+        return poster(data), {**given, name: data}
+    except ValueError as error:
+        raise BadArgument(name, objects.shown(given[name]), str(error)) from error
+
+
 def encoded(image: Picture) -> bytes:
     """The image's file."""
     if isinstance(image, bytes | bytearray | memoryview):

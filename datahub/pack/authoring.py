@@ -68,9 +68,9 @@ class _Row(msgspec.Struct, array_like=True):
 class Writer:
     """Write samples one by one; `close` packs them and publishes the dataset, all or nothing.
 
-    ``fields``: name -> type, of ``image`` (always), ``label``, ``int``, ``float``, ``text``, ``json``, ``bytes``; with
-    a row an object ``boxes`` (``boxes:xywh``), ``labels``, ``ints``, ``floats``, ``keypoints``, ``visibility`` and
-    ``masks``; and ``mask``, a class number a pixel: see `datahub.store.typed`. ``classes``: in the order of their
+    ``fields``: name -> type, of ``image`` (always), ``label``, ``int``, ``float``, ``text``, ``json``, ``bytes``,
+    ``video``; with a row an object ``boxes`` (``boxes:xywh``), ``labels``, ``ints``, ``floats``, ``keypoints``,
+    ``visibility`` and ``masks``; and ``mask``, a class number a pixel: see `datahub.store.typed`. ``classes``: in the order of their
     labels; without them they are the labels' names, sorted. Several processes write one dataset as
     ``part="1/4"`` to ``"4/4"``: the last of them to close publishes. Left by an exception, a writer throws away what it
     wrote. Threads may share one.
@@ -119,14 +119,15 @@ class Writer:
     def write(
         self,
         *,
-        image: Picture,
+        image: Picture | None = None,
         split: str = "train",
         source: str | None = None,
         label: int | str | None = None,
         **further: Any,
     ) -> None:
         """Add a sample. ``image``: a file's path, an encoded file's bytes, a PIL image, or a uint8 array (H, W) or
-        (H, W, 3); the last two are stored losslessly. ``source`` is its name in the index, unique in its split.
+        (H, W, 3); the last two are stored losslessly. Beside a ``video`` it may be left out, and is then the video's
+        first frame. ``source`` is its name in the index, unique in its split.
 
         Raises `BadArgument` for values that do not fit the fields, `NotReadable`, `DiskFull`.
         """
@@ -134,7 +135,7 @@ class Writer:
             raise BadArgument("write", str(self.ref), "this writer is closed")
         if not isinstance(split, str) or not SPLIT.fullmatch(split):
             raise BadArgument("split", split, "is not a split's name", "use lower-case letters, digits and '_'")
-        data = authored.encoded(image)
+        data, further = authored.pictured(image, self._specs, further)
         look = _looked(data, source)
         found = authored.label(label, "label" in self._fields, self._classes)
         values, members = authored.further(self._specs, further, (look.height, look.width), self._classes)

@@ -32,7 +32,7 @@ class Beside:
             yield name, spec.extension, files[name]
 
     def damage(self, files: Mapping[str, bytes], look: Looks) -> str:
-        """Why a mask is not one of this image, "" where its header says nothing against it."""
+        """Why a mask is not one of this image or a video none, "" where its header says nothing against it."""
         for name, spec in self.members.items():
             try:
                 size = typed.size_of(spec, files[name])

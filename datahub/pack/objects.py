@@ -15,7 +15,8 @@ from PIL import Image
 
 from datahub.core.errors import BadArgument, NotReadable
 from datahub.pack import images
-from datahub.store import rle, typed
+from datahub.pack.listed import LARGEST
+from datahub.store import rle, typed, video
 from datahub.store.record import FieldSpec
 
 LOSSLESS = ("PNG", "TIFF", "GIF", "BMP", "PPM")
@@ -35,7 +36,7 @@ def rows(name: str, spec: FieldSpec, given: Any) -> list[Any]:
         if spec.type == "boxes":
             typed.check_boxes(found, str(spec.format))
     except ValueError as error:
-        raise BadArgument(name, _shown(given), str(error)) from None
+        raise BadArgument(name, shown(given), str(error)) from None
     return found
 
 
@@ -44,16 +45,18 @@ def member(name: str, spec: FieldSpec, given: Any, size: tuple[int, int]) -> byt
     try:
         if spec.type == "bytes":
             return raw(given)
+        if spec.type == "video":
+            return film(given)
         return masks(given, size) if spec.type == "masks" else mask(given, size)
     except ValueError as error:
-        raise BadArgument(name, _shown(given), str(error)) from None
+        raise BadArgument(name, shown(given), str(error)) from None
 
 
 def each(name: str, given: Any) -> list[Any]:
     """The labels of the objects, one by one. Raises `BadArgument`."""
     plain = given.tolist() if hasattr(given, "tolist") else given
     if isinstance(plain, str | bytes) or not isinstance(plain, Sequence):
-        raise BadArgument(name, _shown(given), "is no list of classes, one an object")
+        raise BadArgument(name, shown(given), "is no list of classes, one an object")
     return list(plain)
 
 
@@ -116,6 +119,17 @@ def raw(given: Any) -> bytes:
     return bytes(given)
 
 
+def film(given: Any) -> bytes:
+    """A video's file as it was published: a path, or its bytes. Raises `NotReadable`, ``ValueError``."""
+    data = _file(given)
+    if data is None:
+        raise ValueError("is neither a video's path nor its bytes")
+    video.container(data)
+    if len(data) > LARGEST:
+        raise ValueError(f"has {len(data)} bytes: at most {LARGEST} are packed")
+    return data
+
+
 def _fits(found: tuple[int, ...], size: tuple[int, int] | None) -> None:
     if size is not None and found != size:
         raise ValueError(f"is {found[1]} x {found[0]}, the image {size[1]} x {size[0]}")
@@ -157,7 +171,8 @@ def _indices(image: Image.Image) -> NDArray[Any]:
     return pixels // SCALED.get(image.info.get("bits", 8), 1) if image.mode == "L" else pixels
 
 
-def _shown(given: Any) -> str:
+def shown(given: Any) -> str:
+    """It as a message names it."""
     text = repr(given)
     if hasattr(given, "shape"):
         return f"{type(given).__name__} {tuple(given.shape)}"

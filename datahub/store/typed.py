@@ -10,9 +10,10 @@
 | ``masks``    | ``<field>.json``: COCO run lengths, see `rle`     | uint8 (N, H, W)                           |
 | ``mask``     | ``<field>.png``: a class number a pixel           | uint8, or int32 where 16-bit, (H, W)      |
 | ``bytes``    | ``<field>.bin``                                   | bytes                                     |
+| ``video``    | ``<field>.mp4``: MP4, WebM or AVI as published    | bytes                                     |
 
-All but the last two have a row an object, as many rows as the boxes where there are boxes. Coordinates are pixels from
-the image's top left corner, stored as the shortest decimals that are the same float32.
+All but the last three have a row an object, as many rows as the boxes where there are boxes. Coordinates are pixels
+from the image's top left corner, stored as the shortest decimals that are the same float32.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from datahub.store import rle
+from datahub.store import rle, video
 from datahub.store.record import FieldSpec
 
 FORMATS = ("xyxy", "xywh", "cxcywh")
@@ -41,7 +42,7 @@ ROWS: Mapping[str, tuple[type[np.generic], tuple[int, ...]]] = {
     "visibility": (np.int64, (-1,)),
 }
 """Types that lie in the ``.json`` -> their dtype, and the shape of a row."""
-MEMBERS = {"mask": "png", "masks": "json", "bytes": "bin"}
+MEMBERS = {"mask": "png", "masks": "json", "bytes": "bin", "video": "mp4"}
 """Types with a member of their own -> its extension, behind the field's name."""
 OBJECTS = frozenset((*ROWS, "masks"))
 """Types with a row an object."""
@@ -153,6 +154,9 @@ def member(field: FieldSpec, data: bytes | memoryview, size: tuple[int, int]) ->
     """The value of a member for an image of this height and width. Raises ``ValueError``."""
     if field.type == "bytes":
         return bytes(data)
+    if field.type == "video":
+        video.container(data)
+        return bytes(data)
     if field.type == "masks":
         try:
             found = json.loads(bytes(data))
@@ -179,6 +183,8 @@ def size_of(field: FieldSpec, data: bytes) -> tuple[int, int] | None:
     """Height and width of the image that a member is for, as far as it says so at its head. Raises ``ValueError``."""
     if field.type == "mask":
         return mask_size(data)
+    if field.type == "video":
+        video.container(data)
     if field.type == "masks" and (found := SIZE.match(data)):
         return int(found[1]), int(found[2])
     return None

@@ -55,7 +55,7 @@ def apart(tensor: torch.Tensor) -> bool:
 
 def nothing(spec: FieldSpec, size: Size) -> Any:
     """What stands in a row that has no sample: no object, no class anywhere, no bytes."""
-    if spec.type == "bytes":
+    if spec.type in ("bytes", "video"):
         return b""
     if spec.type == "mask":
         return np.zeros(size, np.uint8)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from datahub.tensor.affine import RandomAffine, RandomRotation
 from datahub.tensor.batched import DTYPES, BatchTransform, Images
+from datahub.tensor.clips import Clip
 from datahub.tensor.compose import Compose
 from datahub.tensor.crops import CenterCrop, RandomResizedCrop, Resize
 from datahub.tensor.decoding import Decode
@@ -27,6 +28,7 @@ __all__ = [
     "DTYPES",
     "BatchTransform",
     "CenterCrop",
+    "Clip",
     "ColorJitter",
     "Compose",
     "CutMix",

@@ -58,7 +58,11 @@ def open_annotations(scheme: str, location: str, reading: Reading, scratch: Path
     places = [f"row {first + at}" for at in range(len(rows))]
     names = _names(path, rows, used["image"], places)
     specs = typed_columns.specs(reading.types, columns, used, path)
-    beside = {name: _named(path, rows, name, places) for name, spec in specs.items() if spec.type in ("mask", "bytes")}
+    beside = {
+        name: _named(path, rows, name, places)
+        for name, spec in specs.items()
+        if spec.type in ("mask", "bytes", "video")
+    }
     every = [*names, *(each for some in beside.values() for each in some)]
     told = places * (1 + len(beside))
     only = _files(path, base, every, told, anywhere=reading.images is not None)

@@ -48,7 +48,7 @@ def open_parquet(location: str, reading: Reading, scratch: Path, listener: Liste
     used = {"image": image, **_others(schema, reading, files[0])}
     label, split = used.get("label"), used.get("split")
     specs = typed_columns.specs(reading.types, schema.names, used, files[0])
-    blobs = [name for name, spec in specs.items() if spec.type in ("mask", "bytes")]
+    blobs = [name for name, spec in specs.items() if spec.type in ("mask", "bytes", "video")]
     _check_bytes(schema, blobs, specs)
     facts: dict[str, Any] = {"kind": "parquet", "identity": identity, "split": str(reading.split), "columns": used}
     facts |= {"types": dict(sorted(reading.types.items()))} if specs else {}
