@@ -23,7 +23,7 @@ MEMBER = "dataset"
 
 
 class Columns:
-    """The fields of a split that a batch shows. ``wanted``: None for the usual ones. ``clip``: a video that is shown."""
+    """The fields of a split that a batch shows. ``wanted``: None for the usual ones. ``clip``: the video shown."""
 
     def __init__(self, split: Split, wanted: tuple[str, ...] | None, clip: str | None = None) -> None:
         self._split = split

@@ -70,10 +70,10 @@ class Writer:
 
     ``fields``: name -> type, of ``image`` (always), ``label``, ``int``, ``float``, ``text``, ``json``, ``bytes``,
     ``video``; with a row an object ``boxes`` (``boxes:xywh``), ``labels``, ``ints``, ``floats``, ``keypoints``,
-    ``visibility`` and ``masks``; and ``mask``, a class number a pixel: see `datahub.store.typed`. ``classes``: in the order of their
-    labels; without them they are the labels' names, sorted. Several processes write one dataset as
-    ``part="1/4"`` to ``"4/4"``: the last of them to close publishes. Left by an exception, a writer throws away what it
-    wrote. Threads may share one.
+    ``visibility`` and ``masks``; and ``mask``, a class number a pixel: see `datahub.store.typed`. ``classes``: in the
+    order of their labels; without them they are the labels' names, sorted. Several processes write one dataset as
+    ``part="1/4"`` to ``"4/4"``: the last of them to close publishes. Left by an exception, a writer throws away what
+    it wrote. Threads may share one.
     """
 
     def __init__(

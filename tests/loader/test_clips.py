@@ -39,7 +39,7 @@ def length(number: int) -> int:
 
 
 def film(path: Path, frames: int, size: tuple[int, int] = (48, 32)) -> Path:
-    """A video whose k-th frame is gray of the level STEP * k, its right half 8 levels darker at most."""
+    """A video whose k-th frame is gray of the level STEP * k."""
     writer = cv2.VideoWriter(str(path), cv2.CAP_OPENCV_MJPEG, cv2.VideoWriter.fourcc(*"MJPG"), 25, size)
     assert writer.isOpened()
     for at in range(frames):
@@ -113,7 +113,7 @@ def test_what_is_no_video_is_refused_when_it_is_written(settings: Settings, data
 
 def test_an_image_is_left_out_beside_videos_alone(settings: Settings, films: list[Path]) -> None:
     writer = Writer("films@1.0", {"label": "label"}, settings=settings)
-    with pytest.raises(BadArgument, match="image is missing|image.*is missing"):
+    with pytest.raises(BadArgument, match="is missing"):
         writer.write(label=0)
     writer.discard()
     writer = Writer("films@1.0", FIELDS, settings=settings)
@@ -187,7 +187,7 @@ def test_what_is_missing_is_named(written: Settings, monkeypatch: pytest.MonkeyP
 @pytest.mark.usefixtures("codec")
 def test_clips_show_the_frames_that_were_drawn(written: Settings) -> None:
     clip = T.Clip(frames=6, stride=2)
-    with load(written, clip=clip, shuffle=True, seed=4) as loader:
+    with load(written, clip=clip, shuffle=True, seed=4, batch_size=4) as loader:  # slots are positions: none is empty
         position = 0
         for batch in loader:
             assert batch["clip"].shape[1:] == (6, 3, 32, 48) and batch["clip"].dtype == torch.uint8
@@ -273,14 +273,14 @@ def test_a_cut_video_is_named_or_set_aside(
     options = {"clip": T.Clip(4), "fields": ("clip", "source", "valid"), "batch_size": 6}
     with load(settings, "cut", **options) as loader, pytest.raises(DamagedSample, match=cause) as damage:
         next(iter(loader))
-    key = damage.value.key
-    assert open_dataset("cut", settings)["train"][key]["source"] == "2"
+    (named,) = (each for each in open_dataset("cut", settings)["train"] if each.key == damage.value.key)
+    assert named["source"] == "2"
     with load(settings, "cut", **options, on_error="quarantine") as loader:
         clips, names, valid = next(iter(loader))
-        assert loader.stats["quarantined"] == 1
+        assert loader.stats()["quarantined"] == 1
     assert clips.shape == (6, 4, 3, 32, 48)
     assert [name for name, sound in zip(names, valid.tolist(), strict=True) if not sound] == ["2"]
-    assert not clips[names.index("2")].any() and clips.any((1)).flatten(1).any(1).sum() == 5
+    assert [name for name, clip in zip(names, clips, strict=True) if not clip.any()] == ["2"]
 
 
 @pytest.mark.usefixtures("codec")
