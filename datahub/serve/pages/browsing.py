@@ -144,12 +144,18 @@ def _values(record: Record, beside: dict[str, bytes]) -> list[tuple[str, str, st
         if data is None or spec.type in ("masks", "mask", "bytes") or len(data) > MOST:
             value: Any = "not here" if data is None else f"{len(data):,} bytes"
         else:
-            try:
-                value = typed.document(data).get(name)
-            except ValueError as error:
-                value = str(error)
+            value = _stored(name, spec.type, data)
         found.append((name, spec.type, _short(value)))
     return found
+
+
+def _stored(name: str, kind: str, data: bytes) -> Any:
+    """What a ``.json`` member holds of a field; of what is drawn, how much it is."""
+    try:
+        value = typed.document(data).get(name)
+    except ValueError as error:
+        return str(error)
+    return f"of {len(value):,} objects" if kind in typed.PLACES and isinstance(value, list) else value
 
 
 def _short(value: Any) -> str:

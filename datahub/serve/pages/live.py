@@ -99,7 +99,7 @@ class Pulse:
             fetching=rate("datahub_origin_bytes_total"),
             sent=new.total("datahub_sent_bytes_total"),
             fetched=new.total("datahub_origin_bytes_total"),
-            hit_rate=hits / (hits + misses) if hits + misses else None,
+            hit_rate=hits / (hits + misses) if hits + misses and new.total("datahub_sent_bytes_total") else None,
             used=used,
             limit=server.cache.limit or 0,
             free=_free(server.cache.folder),

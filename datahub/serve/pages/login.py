@@ -1,4 +1,4 @@
-"""The login form, for servers that ask for a token; and the two files that pages need."""
+"""The login form, for servers that ask for a token; and the files that pages need."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datahub.serve.pages.rendering import FOLDER, HEADERS, html, missing, page
 from datahub.serve.pages.session import COOKIE, LIFE, LOGIN, LOGOUT, STATIC, inside, issued, matching
 from datahub.serve.state import SERVER
 
-TYPES = {".css": "text/css", ".js": "text/javascript"}
+TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 routes = web.RouteTableDef()
 
 

@@ -68,7 +68,7 @@ def draw(picture: Image.Image, marks: Marks, size: tuple[int, int]) -> Image.Ima
             if value:
                 _tint(picture, marks.areas == value, COLOURS[int(value) % len(COLOURS)])
     pen = ImageDraw.Draw(picture)
-    thick = max(1, round(min(picture.size) / 160))
+    thick = max(2, round(min(picture.size) / 160))
     for number, box in enumerate([] if marks.boxes is None else marks.boxes[:MOST]):
         corners = [float(at) * (down if side % 2 else across) for side, at in enumerate(box)]
         _box(pen, corners, number, thick, named=picture.width >= 320)
@@ -108,9 +108,9 @@ def _box(pen: ImageDraw.ImageDraw, corners: list[float], number: int, thick: int
     if right < left or bottom < top:
         return
     colour = COLOURS[number % len(COLOURS)]
-    pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=(0, 0, 0), width=1)
     pen.rectangle((left, top, right, bottom), outline=colour, width=thick)
     if named:
+        pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=(0, 0, 0), width=1)
         text, at = str(number + 1), (max(0.0, left), max(0.0, top))
         pen.rectangle((*at, at[0] + 4 + 7 * len(text), at[1] + 13), fill=colour)
         pen.text((at[0] + 2, at[1]), text, fill=(0, 0, 0))

@@ -20,7 +20,7 @@ COOKIE = "datahub-session"
 LIFE = 12 * 3600
 """Seconds until one has to log in again."""
 LOGIN, LOGOUT = "/login", "/logout"
-STATIC = ("/static/pages.css", "/static/live.js")
+STATIC = ("/static/pages.css", "/static/live.js", "/static/icon.svg")
 OPEN = (LOGIN, LOGOUT, *STATIC)
 """Paths that nobody has to log in for."""
 BROWSE, PICTURE, LIVE = "/browse", "/picture", "/live.json"

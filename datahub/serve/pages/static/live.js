@@ -2,7 +2,7 @@
 // Puts the numbers of /live.json into the page that the server made. Texts only: nothing is parsed as markup.
 (() => {
   const EVERY = 5000, SPOKEN = 30000;
-  let said = Date.now();
+  let said = Date.now(), next = 0;
 
   function table(name, rows) {
     const found = document.getElementById(name);
@@ -39,6 +39,7 @@
   }
 
   async function look() {
+    clearTimeout(next);
     try {
       const answer = document.hidden ? null : await fetch("/live.json", { signal: AbortSignal.timeout(EVERY * 2) });
       if (answer && answer.status === 401) return location.reload();
@@ -49,7 +50,9 @@
     } catch {
       document.body.classList.add("stale");
     }
-    setTimeout(look, EVERY);
+    clearTimeout(next);
+    next = setTimeout(look, EVERY);
   }
-  setTimeout(look, EVERY);
+  next = setTimeout(look, EVERY);
+  document.addEventListener("visibilitychange", look);
 })();
