@@ -74,7 +74,10 @@ def foreign(request: web.BaseRequest) -> bool:
     if request.method in ("GET", "HEAD"):
         return False
     origin = request.headers.get(hdrs.ORIGIN)
-    return origin is not None and urlsplit(origin).netloc != request.headers.get(hdrs.HOST)
+    try:
+        return origin is not None and urlsplit(origin).netloc != request.headers.get(hdrs.HOST)
+    except ValueError:  # no URL
+        return True
 
 
 def _looks(tokens: Tokens, request: web.BaseRequest) -> bool:

@@ -6,12 +6,14 @@ headers or query is logged, so no token is.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, Full, Queue
@@ -20,6 +22,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
+from aiohttp.http_exceptions import HttpProcessingError
 
 from datahub.core.errors import from_oserror
 from datahub.core.events import Event, Note
@@ -29,6 +32,7 @@ WAITING = 20_000
 """Lines that wait to be written; further ones are dropped, and counted."""
 TOGETHER = 256
 OFF, STDERR = "off", "-"
+LIBRARIES = ("aiohttp.server", "asyncio")
 
 
 class Lines:
@@ -108,6 +112,36 @@ class AccessLog(AbstractAccessLogger):
 def access_log(lines: Lines) -> type[AccessLog]:
     """The class that aiohttp makes for each connection, with the log in it."""
     return type("AccessLog", (AccessLog,), {"lines": lines})
+
+
+class _Library(logging.Handler):
+    """What the libraries below say is wrong, as lines. A request that is no HTTP is none of it: its answer is in the
+    access log, and what they would print of it could hold a token."""
+
+    def __init__(self, lines: Lines) -> None:
+        super().__init__(logging.WARNING)
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            return
+        text = record.getMessage() + ("\n" + "".join(traceback.format_exception(error)) if error else "")
+        self._lines.listener(Note(record.name, text, warning=True))
+
+
+@contextmanager
+def libraries(lines: Lines) -> Iterator[None]:
+    """Without it they would print to standard error, between the lines of this log."""
+    handler = _Library(lines)
+    loggers = [logging.getLogger(name) for name in LIBRARIES]
+    for each in loggers:
+        each.addHandler(handler)
+    try:
+        yield
+    finally:
+        for each in loggers:
+            each.removeHandler(handler)
 
 
 def now(clock: Callable[[], float] = time.time) -> str:

@@ -18,7 +18,7 @@ from datahub.core.errors import BadArgument
 from datahub.core.settings import Settings
 from datahub.serve.app import build
 from datahub.serve.config import ServeConfig, Tokens
-from datahub.serve.log import Lines, access_log
+from datahub.serve.log import Lines, access_log, libraries
 from datahub.serve.state import SERVER, Server
 
 IDLE = 75.0
@@ -59,6 +59,19 @@ async def serve(
     Gives 0 if everything was answered, else the exit code of the signal.
     """
     raise_descriptors(config.connections + SPARE)
+    with libraries(lines):
+        return await _serve(config, settings, tokens, listening, lines, ready, stop or asyncio.Event())
+
+
+async def _serve(
+    config: ServeConfig,
+    settings: Settings,
+    tokens: Tokens,
+    listening: socket.socket,
+    lines: Lines,
+    ready: Callable[[], None],
+    stop: asyncio.Event,
+) -> int:
     app = build(config, settings, tokens, lines.listener)
     runner = web.AppRunner(
         app,
@@ -73,7 +86,6 @@ async def serve(
     )
     await runner.setup()
     assert runner.server is not None
-    stop = stop or asyncio.Event()
     told = _on_signals(stop)
     listener = await asyncio.get_running_loop().create_server(
         _factory(runner.server, config.connections), sock=listening, ssl=tls(config), backlog=1024
