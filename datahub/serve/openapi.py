@@ -43,6 +43,12 @@ from datahub.wire.paths import (
 JSON = "application/json"
 SHA256 = {"name": "sha256", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"}}
 RANGE = {"name": "Range", "in": "header", "schema": {"type": "string"}, "description": "One range of bytes."}
+RANGED = {
+    "206": {"description": "The bytes of the range that was asked for."},
+    "304": {"description": "It is what the client has."},
+    "412": {"description": "It is not what the client wants."},
+    "416": {"description": "The range begins after its end."},
+}
 VARIANT_PATH = DATASETS + "/{name}/{version}/{variant}"
 
 
@@ -74,7 +80,7 @@ def document(version: str) -> bytes:
 
     def get(what: str, kind: str, schema: Any, *parameters: Any, ranged: bool = False) -> dict[str, Any]:
         body = {"description": what, "content": {kind: {"schema": schema}}}
-        more = {"206": body, "304": {"description": "It is what the client has."}} if ranged else {}
+        more = RANGED if ranged else {}
         operation: dict[str, Any] = {"summary": what, "responses": {"200": body, **more, **errors}}
         everything = [*parameters, *([RANGE] if ranged else [])]
         return {"get": operation | ({"parameters": everything} if everything else {})}

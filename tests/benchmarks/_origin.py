@@ -58,8 +58,8 @@ async def main() -> None:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await answer(reader, writer, options.file, options.latency, options.rate)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+        except (asyncio.IncompleteReadError, ConnectionError, RuntimeError):
+            pass  # the last is what sendfile raises for a client that left
         finally:
             writer.close()
 
