@@ -372,4 +372,4 @@ def test_no_descriptor_is_left_open(tiler: Tiler) -> None:
     for _ in range(3):
         tiler.tile(jpegs.made()["420 17x9"])
         refusal(tiler, jpegs.made()["420 131x77"][:-40])
-    assert {fd.name for fd in Path("/proc/self/fd").iterdir()} == before
+    assert {fd.name for fd in Path("/proc/self/fd").iterdir()} <= before  # what others left may go meanwhile
