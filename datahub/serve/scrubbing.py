@@ -8,7 +8,6 @@ an origin where one has it, and is told about.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import os
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from datahub.core.errors import DatahubError
 from datahub.core.events import Listener, Note
+from datahub.serve import duty
 from datahub.serve.engine import Engine
 from datahub.serve.library import Blob, Library
 from datahub.serve.metrics import Metrics
@@ -52,7 +52,7 @@ class Scrubber:
 
     async def run(self) -> None:
         """Scrub until cancelled."""
-        while (lock := await asyncio.to_thread(_locked, self._folder)) is None:
+        while (lock := await asyncio.to_thread(duty.taken, self._folder, "scrubbing")) is None:
             await asyncio.sleep(PAUSE)
         try:
             while True:
@@ -146,18 +146,3 @@ class Damaged:
         new = [name for name, when in found.items() if self._seen.get(name) != when]
         self._seen = found
         return new
-
-
-def _locked(folder: Path) -> int | None:
-    """A lock that goes with this process, if no other has it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / "scrubbing.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor

@@ -7,7 +7,6 @@ process at a time does it.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -20,6 +19,7 @@ from datahub.core import atomic
 from datahub.core.digests import BLOCK
 from datahub.core.errors import DatahubError
 from datahub.core.refs import Ref
+from datahub.serve import duty
 from datahub.serve.engine import Engine
 from datahub.serve.library import Blob, Variant
 from datahub.store.blocks import count
@@ -129,18 +129,8 @@ class Warmer:
     def _mine(self) -> bool:
         """Whether this process is the one that works; the lock goes with it."""
         if self._lock is None:
-            try:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                descriptor = os.open(self._folder / "warming.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            except OSError:
-                return False
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(descriptor)
-                return False
-            self._lock = descriptor
-        return True
+            self._lock = duty.taken(self._folder, "warming")
+        return self._lock is not None
 
     def _tell(self, wish: Wish, told: Warming) -> None:
         atomic.write_bytes(self._folder / wish.file, msgspec.json.encode(told))
