@@ -22,6 +22,9 @@ from datahub.core.atomic import make_dir
 from datahub.core.errors import LockTimeout, from_oserror
 from datahub.core.processes import machine, started
 
+BREAKING = 10.0
+"""Seconds after which whoever began to break a lock is taken to be gone; it takes a few system calls."""
+
 
 class FileLock:
     """``with FileLock(path): ...`` - one holder however many processes and machines ask.
@@ -130,12 +133,12 @@ class FileLock:
         age = self._age()
         return age is not None and age > self._stale_after
 
-    def _age(self) -> float | None:
+    def _age(self, path: Path | None = None) -> float | None:
         """Seconds since the holder's last heartbeat, by the file server's clock; None if the lock is gone."""
         probe = self.path.with_name(f"{self.path.name}.{self._token}.clock")
         try:
             probe.touch()
-            return probe.stat().st_mtime - self.path.stat().st_mtime
+            return probe.stat().st_mtime - (path or self.path).stat().st_mtime
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -145,7 +148,32 @@ class FileLock:
                 probe.unlink()
 
     def _break(self, stale: dict[str, Any]) -> None:
-        """Take the stale lock away. Two breakers may race: whoever moved a newer lock puts it back."""
+        """Take the stale lock away, one breaker at a time: with two, one could move the lock that the other has taken
+        since, and a third take it meanwhile. A lock that is another's by now is put back."""
+        guard = self.path.with_name(f"{self.path.name}.breaking")
+        try:
+            os.close(os.open(guard, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+        except FileExistsError:
+            self._await_breaker(guard)
+            return
+        except OSError as error:
+            raise from_oserror(error, self.path) from error
+        try:
+            if self._owner() == stale:
+                self._move_away(stale)
+        finally:
+            with suppress(OSError):
+                guard.unlink()
+
+    def _await_breaker(self, guard: Path) -> None:
+        """Somebody else breaks the lock now; one that was killed over it is cleared away."""
+        age = self._age(guard)
+        if age is not None and age > BREAKING:
+            with suppress(OSError):
+                guard.unlink()
+        time.sleep(self._poll)
+
+    def _move_away(self, stale: dict[str, Any]) -> None:
         moved = self.path.with_name(f"{self.path.name}.{self._token}.stale")
         with suppress(FileNotFoundError):
             self.path.rename(moved)

@@ -118,3 +118,23 @@ def test_many_breakers_leave_one_holder(tmp_path: Path) -> None:
     for each in threads:
         each.join()
     assert most == 1
+
+
+def test_a_breaker_does_not_touch_a_lock_that_was_taken_since(tmp_path: Path) -> None:
+    foreign(tmp_path / "lock", age=120)
+    late = FileLock(tmp_path / "lock")
+    seen = late._owner()
+    with FileLock(tmp_path / "lock", timeout=5):
+        holder = (tmp_path / "lock").stat().st_ino
+        late._break(seen)  # what it saw was broken by somebody else meanwhile
+        assert (tmp_path / "lock").stat().st_ino == holder
+    assert [each.name for each in tmp_path.iterdir()] == []
+
+
+def test_a_breaker_that_was_killed_over_it_stops_nobody(tmp_path: Path) -> None:
+    foreign(tmp_path / "lock", age=120)
+    guard = tmp_path / "lock.breaking"
+    guard.touch()
+    os.utime(guard, (1, 1))
+    with FileLock(tmp_path / "lock", timeout=5, poll=0.01):
+        assert not guard.exists()
