@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +11,8 @@ import numpy as np
 from datahub.order.population import Int, Line
 
 SAMPLES = 1 << 14
-"""About as many samples are placed at a time, once a loop goes on: the first time one batch, then twice as many."""
+"""About as many samples are placed at a time, once a loop goes on: at first one batch, then `GROWTH` times as many."""
+GROWTH = 4
 LOOPS = 4
 """Loops whose batches are remembered: the one that makes batches and the one that announces them do not meet."""
 
@@ -31,11 +34,16 @@ class _Block(NamedTuple):
 class Ahead:
     """Slots ``first .. last`` of global batches of ``batch``, as long as each of ``lanes`` fills its share of them.
 
-    Answers are those of `Line.slots` and `Line.rows`. Threads may ask at once.
+    Answers are those of `Line.slots` and `Line.rows`. Threads may ask at once: one of them places, and the others wait
+    for it, for what they want is most likely among it. Usable after fork.
     """
 
     def __init__(self, batch: int, lanes: int, first: int, last: int) -> None:
         self._batch, self._lanes, self._slots = batch, lanes, (first, last)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process, self._lock = os.getpid(), threading.Lock()
         self._blocks: tuple[_Block, ...] = ()
 
     def rows(self, line: Line, size: int, position: int, stride: int) -> Int | None:
@@ -43,22 +51,39 @@ class Ahead:
 
         ``stride``: to the batch that is asked for next, a multiple of the batch.
         """
-        count = 1
-        before = tuple(each for each in self._blocks if each.line is line)
-        for block in before:
-            number = block.number(position, stride)
+        if self._process != os.getpid():
+            self._begin()  # a thread of the parent's may have held the lock
+        found = self._placed_before(line, position, stride)
+        if found is None:
+            with self._lock:
+                found = self._placed_before(line, position, stride)
+                if found is None:
+                    found = self._place(line, size, position, stride)
+        return None if found is None else found.copy()  # it becomes the caller's
+
+    def _placed_before(self, line: Line, position: int, stride: int) -> Int | None:
+        for block in self._blocks:
+            number = block.number(position, stride) if block.line is line else None
             if number is not None and number < len(block.rows):
                 found: Int = block.rows[number]
-                return found.copy()  # it becomes the caller's
-            if number is not None:
-                count = 2 * len(block.rows)
-                before = tuple(each for each in before if each is not block)
+                return found
+        return None
+
+    def _place(self, line: Line, size: int, position: int, stride: int) -> Int | None:
+        """Place a batch and, where it goes on from batches placed before, more of those after it."""
+        kept = [each for each in self._blocks if each.line is line]
+        before = next((each for each in kept if each.number(position, stride) is not None), None)
+        count = 1 if before is None else GROWTH * len(before.rows)
         count = min(count, self._full(size, position, stride), self._most)
         if count < 1:
             return None
-        placed = self._placed(line, position, stride, count)
-        self._blocks = (_Block(line, position, stride, placed), *before[: LOOPS - 1])
-        return placed[:1].reshape(-1).copy()
+        made = _Block(line, position, stride, self._placed(line, position, stride, count))
+        self._blocks = (made, *(each for each in kept if each is not before))[:LOOPS]
+        first: Int = made.rows[0]
+        return first
+
+    def __reduce__(self) -> tuple[type[Ahead], tuple[int, int, int, int]]:
+        return Ahead, (self._batch, self._lanes, *self._slots)
 
     @property
     def _most(self) -> int:
