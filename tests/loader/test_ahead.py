@@ -64,7 +64,7 @@ def test_few_are_placed_and_none_twice(placed, lanes):
     made = schedule([200], 16, lanes=lanes)
     for position in range(0, 200, 16):
         made.step(0, position)
-    assert placed == [16, 32, 64, 64, 16, 8]
+    assert placed == [16, 64, 64, 48, 8]
     assert len(made.step(0, 80).index) == 16
     assert placed[-1] == 16
 

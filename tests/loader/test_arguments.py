@@ -46,8 +46,9 @@ def test_what_cannot_be_is_refused(make, argument):
         make(**argument)
 
 
-def test_the_defaults_of_later_features_are_accepted(make):
-    make(device=torch.device("cpu"), part=[0, 1], residency="stream", workers="thread")
+def test_what_a_default_stands_for_can_be_written_out(make):
+    written = make(device=torch.device("cpu"), part=[0, 1], residency="stream", workers="thread")
+    assert [batch["label"].tolist() for batch in written] == [batch["label"].tolist() for batch in make()]
 
 
 def test_unknown_split(make):
