@@ -11,21 +11,19 @@ import torch
 from numpy.typing import NDArray
 
 from datahub.core.errors import DamagedImage
-from datahub.loader.assemble import Assembler, Recipe, Work
-from datahub.loader.counters import Counters
-from datahub.loader.quarantine import Quarantine
+from datahub.loader.assemble import Assembler
+from datahub.loader.recipe import Supplies
 from datahub.loader.residency_files import Resident
 from datahub.loader.ring import Ring
 from datahub.loader.schedule import Step
-from datahub.store.dataset import Split
-from datahub.stream.source import ShardSource
+from datahub.loader.work import Work
 from datahub.tensor.decode import Encoded
 from datahub.tensor.device.cargo import Cargo
 from datahub.tensor.device.lanes import Lane, Ticket, Undecodable
 from datahub.tensor.device.parts import Part, decoded_here, part_of
 from datahub.tensor.device.showing import Shown, black, framed_on, laid_out, whole_on
 from datahub.tensor.device.transforming import OnePass, lookup_after
-from datahub.tensor.framed import sizes_of
+from datahub.tensor.draws import Draws
 from datahub.tensor.frames import Frame, Frames
 from datahub.tensor.fused.apply import NUMBERS, Upload
 from datahub.tensor.transforms import BatchTransform, Images
@@ -43,18 +41,9 @@ class DeviceAssembler(Assembler):
     they get on the host, and what they return crosses.
     """
 
-    def __init__(
-        self,
-        split: Split,
-        source: ShardSource,
-        recipe: Recipe,
-        counters: Counters,
-        ring: Ring,
-        *,
-        seed: int = 0,
-        quarantine: Quarantine | None = None,
-    ) -> None:
-        super().__init__(split, source, recipe, counters, seed=seed, quarantine=quarantine)
+    def __init__(self, supplies: Supplies, ring: Ring) -> None:
+        super().__init__(supplies)
+        recipe = self._recipe
         self._ring, self._device = ring, ring.backend.device
         plain = self._images and recipe.collate is None and recipe.map is None
         self._on_device = plain and (recipe.transform is None or self._batched)
@@ -113,17 +102,13 @@ class DeviceAssembler(Assembler):
 
     def _cut(self, work: Work, rows: slice, encoded: Sequence[Encoded]) -> None:
         """What of each image goes to the device."""
-        where = work.rows[rows]
         try:
-            source = np.stack([where["height"], where["width"]], axis=1).astype(np.int64)
-            if self._recipe.orient or not source.all():  # an index that does not know
-                source = sizes_of(encoded, self._recipe.orient)
-            draws = self._draws(work.step).take(rows)
-            frames = Frames.whole(source) if self._fold is None else self._fold.frames(source, draws)
+            source = self._sizes(work, rows, encoded)
+            frames = Frames.whole(source) if self._fold is None else self._fold.frames(source, work.draws.take(rows))
             for row, (data, frame) in enumerate(zip(encoded, frames.rows(), strict=True)):
                 work.each[rows.start + row] = Shown(self._part(row, data, frame), frame)
         except DamagedImage as damage:
-            raise self._damage(work, rows.start + (damage.position or 0), damage.cause) from damage
+            raise self._fillers.damage(work, rows.start + (damage.position or 0), damage.cause) from damage
 
     def _part(self, row: int, data: Encoded, frame: Frame) -> Part:
         try:
@@ -135,7 +120,7 @@ class DeviceAssembler(Assembler):
 
     def _pixels_sent(self, work: Work, columns: dict[str, Any]) -> Ticket[Any]:
         """Images that the host has decoded, or rows of those that the device holds."""
-        recipe, draws, table = self._recipe, self._draws(work.step), self._table()
+        recipe, draws, table = self._recipe, work.draws, self._table()
         rows: NDArray[np.int64] | None = None
         images: Any = work.each if work.slab is None else work.slab
         if work.resident is not None and "pixels" in self._kept and not work.aside:
@@ -161,7 +146,7 @@ class DeviceAssembler(Assembler):
         """Images that the device decodes, and beside them what only the host could."""
         shown = [self._shown_in(work, row) for row in range(len(work.rows))]
         try:
-            return self._parts_on(shown, work.step, columns)
+            return self._parts_on(shown, work.draws, columns)
         except Undecodable:
             # The device refused one of them and does not say which: what the host makes of each is what counts.
             aside = len(work.aside)
@@ -169,10 +154,10 @@ class DeviceAssembler(Assembler):
         if len(work.aside) > aside:
             self._counters.add("quarantined", len(work.aside) - aside)
             columns = self._fields(self._valid(work), work, None)
-        return self._parts_on(shown, work.step, columns)
+        return self._parts_on(shown, work.draws, columns)
 
-    def _parts_on(self, shown: Sequence[Shown], step: Step, columns: dict[str, Any]) -> Ticket[Any]:
-        recipe, fold, draws, table = self._recipe, self._fold, self._draws(step), self._table()
+    def _parts_on(self, shown: Sequence[Shown], draws: Draws, columns: dict[str, Any]) -> Ticket[Any]:
+        recipe, fold, table = self._recipe, self._fold, self._table()
         coded = [each.part.data for each in shown if each.part.coded]
         pixels = [torch.from_numpy(each.part.data) for each in shown if not each.part.coded]
         cargo = Cargo(coded, {"batch": columns, "images": pixels}, _room(len(shown)))  # type: ignore[arg-type]
@@ -234,10 +219,10 @@ class DeviceAssembler(Assembler):
         try:
             return each._replace(part=decoded_here(each.part, self._channels))
         except DamagedImage as error:
-            damage = self._damage(work, row, error.cause)
-            if self._quarantine is None:
+            damage = self._fillers.damage(work, row, error.cause)
+            if not self._fillers.allowed:
                 raise damage from error
-            self._set_aside(work, row, damage)
+            self._fillers.set_aside(work, row, damage)
         return self._shown_in(work, row)
 
 

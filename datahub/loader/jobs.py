@@ -8,9 +8,10 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from datahub.loader.assemble import Assembler, Work
+from datahub.loader.assemble import Assembler
 from datahub.loader.pool import Pool
 from datahub.loader.schedule import Step
+from datahub.loader.work import Work
 
 
 class Job:

@@ -14,7 +14,8 @@ from typing import Any
 from datahub.core.errors import MissingExtra, StateMismatch
 from datahub.core.settings import Settings, resolve
 from datahub.loader.opening import open_or_fetch
-from datahub.loader.streaming import StreamingLoader, Transform
+from datahub.loader.recipe import Transform
+from datahub.loader.streaming import StreamingLoader
 
 try:
     from lightning.pytorch import LightningDataModule, Trainer

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from datahub.core.errors import DatahubError
-from datahub.loader.assemble import Assembler, Recipe
+from datahub.loader.assemble import Assembler
 from datahub.loader.counters import Counters
+from datahub.loader.recipe import Recipe, Supplies
 from datahub.loader.schedule import Step
 from datahub.loader.sources import shard_source
 from datahub.loader.torch_dataset import Seat
@@ -43,7 +44,7 @@ class Gather:
         if found is None:
             fields = (*split.dataset.fields, "index", "key", "source")
             source = shard_source(split, os.environ, OrderOptions(), shuffle=True)
-            found = Assembler(split, source, Recipe(fields=fields, collate=list), Counters())
+            found = Assembler(Supplies(split, source, Recipe(fields=fields, collate=list), Counters()))
             self._made[split.name] = found
         return found
 

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import torch
@@ -42,6 +42,12 @@ class Entry:
     key: str
     offset: int
     cause: str
+
+
+class SetsAside(Protocol):
+    """Takes a damaged sample and its row, as `Quarantine` does."""
+
+    def add(self, row: int, damage: DamagedSample) -> None: ...
 
 
 class Quarantine:

@@ -8,8 +8,8 @@ import numpy as np
 
 from datahub.core.errors import DatahubError, DiskError, LockTimeout, StoreDamaged
 from datahub.core.settings import Settings
-from datahub.loader.assemble import Recipe
 from datahub.loader.memory import available_memory
+from datahub.loader.recipe import Recipe
 from datahub.loader.residency import Facts, Residence, decide
 from datahub.loader.residency_files import Mapped, Resident, array_path, open_resident, present
 from datahub.store.dataset import Split

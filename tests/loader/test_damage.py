@@ -158,10 +158,10 @@ def test_a_fresh_loop_works_in_a_forked_child(make):
 
 
 def test_large_batches_are_made_in_pieces(make, monkeypatch):
-    from datahub.loader import assemble
+    from datahub.loader import work
 
     whole = list(make(shuffle=True, num_workers=0))
-    monkeypatch.setattr(assemble, "PIECE_BYTES", 500)
+    monkeypatch.setattr(work, "PIECE_BYTES", 500)
     names = set()
 
     def note(image):

@@ -10,8 +10,9 @@ import torch
 
 import datahub
 from datahub.core.errors import BadArgument, StoreDamaged
-from datahub.loader import assemble
+from datahub.loader import pieces
 from datahub.loader.streaming import StreamingLoader
+from datahub.loader.work import READ_BYTES
 from tests.loader.conftest import image, seen
 from tests.store.builder import label, tiny_variant
 
@@ -22,7 +23,7 @@ def nothing_decodes(monkeypatch):
         raise AssertionError("an image was decoded")
 
     for name in ("decode_each", "decode_rows"):
-        monkeypatch.setattr(assemble, name, refuse)
+        monkeypatch.setattr(pieces, name, refuse)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -103,7 +104,7 @@ def test_large_images_come_one_by_one_and_whole(home):
         for encoded, index in loader:
             assert {type(data) for data in encoded} == {bytes}
             assert encoded == [loader.split[row].encoded for row in index.tolist()]
-            assert sum(map(len, encoded)) > assemble.READ_BYTES
+            assert sum(map(len, encoded)) > READ_BYTES
 
 
 def test_a_batch_of_bytes_travels_with_its_state(make):

@@ -13,7 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Subset, de
 
 from datahub.core.errors import DamagedSample, VerificationError
 from datahub.core.settings import Settings
-from datahub.loader import assemble
+from datahub.loader import pieces
 from datahub.loader.opening import open_dataset
 from datahub.store.dataset import Sample
 from datahub.stream.source import LocalShards
@@ -44,7 +44,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
         return run
 
-    monkeypatch.setattr(assemble, "decode_rows", count("decoded", assemble.decode_rows, lambda data, *_: len(data)))
+    monkeypatch.setattr(pieces, "decode_rows", count("decoded", pieces.decode_rows, lambda data, *_: len(data)))
     monkeypatch.setattr(LocalShards, "read", count("reads", LocalShards.read, lambda *_: 1))
     return seen
 

@@ -14,7 +14,7 @@ import torch
 
 from datahub.core.errors import DamagedSample, DiskError, NotWritable, StoreDamaged
 from datahub.core.settings import Settings
-from datahub.loader import assemble, quarantine
+from datahub.loader import quarantine, work
 from datahub.loader.streaming import StreamingLoader
 from datahub.loader.topology import Topology
 from datahub.loader.torch_dataset import StreamingDataset
@@ -60,9 +60,9 @@ def check_rows(batches, bad, whole) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("piece", [assemble.PIECE_BYTES, 500])
+@pytest.mark.parametrize("piece", [work.PIECE_BYTES, 500])
 def test_only_the_damaged_rows_change(make, home, workers, piece, monkeypatch):
-    monkeypatch.setattr(assemble, "PIECE_BYTES", piece)
+    monkeypatch.setattr(work, "PIECE_BYTES", piece)
     whole = list(make(shuffle=True))
     bad = spoil(home)
     loader = make(shuffle=True, num_workers=workers, on_error="quarantine")

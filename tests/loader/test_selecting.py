@@ -92,7 +92,7 @@ def test_a_mixture_shows_whose_samples_they_are(make, mixed, order):
     loader = make(ref=datahub.mix({"tiny": 0.6, "other": 0.4}), shuffle=True, order=order)
     batches = list(loader)
     counts = Counter(d for d, _ in pairs(batches))
-    assert sum(counts.values()) == loader._schedule.size and len(batches) == len(loader)
+    assert sum(counts.values()) == loader.samples and len(batches) == len(loader)
     assert {i for d, i in pairs(batches) if d == 0} == set(range(50))
     assert {i for d, i in pairs(batches) if d == 1} == set(range(30))
     for batch in batches:

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from datahub.core.errors import BadArgument
-from datahub.loader import assemble
+from datahub.loader import pieces
 from datahub.loader.bottleneck import bottleneck
 from datahub.loader.counters import STAGES, Counters
 from datahub.loader.listening import kind_of
@@ -41,7 +41,7 @@ class Remote:
 def throttled(make, where, monkeypatch, pause, **arguments):
     """A loader of which one part is slow."""
     if where == "decode":
-        monkeypatch.setattr(assemble, "decode_rows", slow(assemble.decode_rows, pause))
+        monkeypatch.setattr(pieces, "decode_rows", slow(pieces.decode_rows, pause))
     if where in ("transform", "batch_transform", "collate"):
         arguments[where] = slow(lambda value: value, pause)
     loader = make(**arguments)

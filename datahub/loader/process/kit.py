@@ -10,7 +10,7 @@ from multiprocessing import spawn
 from typing import Any
 
 from datahub.core.errors import BadArgument
-from datahub.loader.assemble import Recipe
+from datahub.loader.recipe import Recipe
 from datahub.loader.residency_files import Mapped
 from datahub.loader.schedule import Plan
 from datahub.store.dataset import Split

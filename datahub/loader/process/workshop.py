@@ -20,6 +20,7 @@ from datahub.loader.counters import Counters, Spent
 from datahub.loader.process import slab
 from datahub.loader.process.kit import Kit, unpacked
 from datahub.loader.readahead import ReadAhead
+from datahub.loader.recipe import Supplies
 from datahub.loader.schedule import Schedule
 from datahub.tensor.transforms import BatchTransform
 
@@ -100,9 +101,7 @@ class _Tools:
         self._schedule = Schedule(kit.plan)
         self._counters, self._aside = Counters(), Aside() if kit.quarantine else None
         recipe = kit.recipe
-        self._assembler = Assembler(
-            kit.split, kit.source, recipe, self._counters, seed=kit.seed, quarantine=self._aside
-        )
+        self._assembler = Assembler(Supplies(kit.split, kit.source, recipe, self._counters, kit.seed, self._aside))
         if kit.resident is not None:
             self._assembler.reside(kit.resident.open())
         own = recipe.transform is None or isinstance(recipe.transform, BatchTransform)
