@@ -32,7 +32,7 @@ def command(app: App, /, ref: str, output: str, fields: str | None, **options: A
     \b
     datahub preview cifar10 --where 'label in ("cat", "dog")'
     datahub preview imagenet --augment imagenet_train_strong --epoch 3 -o seen.png
-    datahub preview coco --fields image --augment imagenet_train_strong    (which boxes cannot follow)
+    datahub preview coco --augment imagenet_train_strong --fields boxes,masks
     """
     wanted = Ref.parse(ref)
     from datahub.loader.preview import View, preview

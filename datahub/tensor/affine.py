@@ -16,6 +16,7 @@ from datahub.tensor.drawn import Drawn, Plan
 from datahub.tensor.draws import Draws
 from datahub.tensor.pieces import in_pieces
 from datahub.tensor.warp import INTERPOLATIONS, Fill, Floats, affine_maps, warp
+from datahub.tensor.warped import Warp
 
 Range = tuple[float, float]
 Center = tuple[float, float] | None
@@ -44,8 +45,13 @@ class Affine(Drawn):
         return self.center[0] - image[2] * 0.5, self.center[1] - image[1] * 0.5
 
     def maps(self, draws: Draws, image: tuple[int, int, int]) -> Floats:
-        """float64 ``(B, 6)``, as `datahub.tensor.warp` takes them: what annotations would have to follow."""
+        """float64 ``(B, 6)``, as `datahub.tensor.warp` takes them."""
         raise NotImplementedError
+
+    def warps(self, draws: Draws, size: tuple[int, int]) -> list[Warp]:
+        """What annotations of images of that height and width follow."""
+        count = len(draws)
+        return [Warp(self.maps(draws, (1, *size)), np.ones(count, np.bool_), np.tile(np.array(size), (count, 1)))]
 
     def plan(self, draws: Draws, image: tuple[int, int, int]) -> Plan:
         check_fill(self.fill, image[0])

@@ -32,7 +32,6 @@ class RandomErasing(Drawn):
     value: tuple[float, ...]
     floats = True
     still = True
-    still = True
 
     def __init__(
         self,

@@ -9,12 +9,15 @@ import torch
 from numpy.typing import NDArray
 
 from datahub.core.errors import BadArgument
+from datahub.tensor.affine import Affine
 from datahub.tensor.batched import BatchTransform, Images
 from datahub.tensor.compose import Compose, MoveChain
 from datahub.tensor.crops import RandomResizedCrop, Resize
 from datahub.tensor.draws import Draws
 from datahub.tensor.frames import Frames, Framing
 from datahub.tensor.moves import Edges, Move, Moves, chained
+from datahub.tensor.policies import Policy
+from datahub.tensor.warped import Warp
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -66,12 +69,31 @@ class SanitizeBoundingBoxes(BatchTransform):
         return images
 
 
-Stage = Placement | SanitizeBoundingBoxes
+@dataclass(frozen=True)
+class MaskFill(BatchTransform):
+    """What masks of classes hold beyond the image, in place of 0: the ``value`` that a loss ignores, such as 255.
+
+    Wherever it stands, it is said for the whole transform. Masks of objects hold 0 there. Images stay as they are.
+    """
+
+    value: int
+    casts = False
+    still = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.value, bool) or not isinstance(self.value, int) or not 0 <= self.value <= 255:
+            raise BadArgument("value", self.value, "is no class number from 0 to 255")
+
+    def __call__(self, images: Images, dtype: torch.dtype | None = None, draws: Draws | None = None) -> Images:  # noqa: ARG002 - nothing is random
+        return images
+
+
+Stage = Placement | Warp | SanitizeBoundingBoxes | MaskFill
 
 
 def unable(transform: BatchTransform) -> BatchTransform | None:
     """The part of a transform that annotations cannot follow, None where they can follow all of it."""
-    able = (Framing, MoveChain, Move)
+    able = (Framing, MoveChain, Move, Affine, Policy)
     return next((part for part in _parts(transform) if not part.still and not isinstance(part, able)), None)
 
 
@@ -89,17 +111,14 @@ def stages(transform: BatchTransform, sizes: Ints, draws: Draws) -> list[Stage]:
     found: list[Stage] = []
     for number, part in enumerate(_parts(transform)):
         own = draws.again(number)
-        if isinstance(part, SanitizeBoundingBoxes):
+        if isinstance(part, SanitizeBoundingBoxes | MaskFill):
             found.append(part)
-            continue
-        if isinstance(part, Framing):
-            step = _framed(part, sizes, own)
-        elif isinstance(part, MoveChain | Move):
-            step = _moved(part.steps if isinstance(part, MoveChain) else (part,), sizes, own)
-        else:
-            continue
-        found.append(step)
-        sizes = step.size
+        elif isinstance(part, Affine | Policy):
+            found += _warped(part, sizes, own)
+        elif isinstance(part, Framing | MoveChain | Move):
+            step = _framed(part, sizes, own) if isinstance(part, Framing) else _moved(part, sizes, own)
+            found.append(step)
+            sizes = step.size
     return found
 
 
@@ -114,7 +133,18 @@ def _framed(part: Framing, sizes: Ints, draws: Draws) -> Placement:
     return Placement(frames.box, frames.scaled, frames.window, frames.flip, still, cut)
 
 
-def _moved(steps: tuple[Move, ...], sizes: Ints, draws: Draws) -> Placement:
+def _warped(part: Affine | Policy, sizes: Ints, draws: Draws) -> list[Warp]:
+    if len(sizes) and (sizes == sizes[0]).all():
+        return part.warps(draws, (int(sizes[0, 0]), int(sizes[0, 1])))
+    each = [
+        part.warps(draws.take(slice(row, row + 1)), (height, width))
+        for row, (height, width) in enumerate(sizes.tolist())
+    ]
+    return [Warp.joined(step) for step in zip(*each, strict=True)]
+
+
+def _moved(part: MoveChain | Move, sizes: Ints, draws: Draws) -> Placement:
+    steps = part.steps if isinstance(part, MoveChain) else (part,)
     if len(sizes) and (sizes == sizes[0]).all():
         return _placed([chained(steps, len(sizes), sizes[0].tolist(), draws)], sizes)
     each = [chained(steps, 1, size, draws.take(slice(row, row + 1))) for row, size in enumerate(sizes.tolist())]

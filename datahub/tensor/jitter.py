@@ -72,7 +72,6 @@ class RandomGrayscale(Drawn):
     p: float = 0.1
     channels = (1, 3)
     still = True
-    still = True
 
     def __post_init__(self) -> None:
         probability(self.p)

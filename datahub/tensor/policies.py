@@ -5,6 +5,7 @@ The operations, their order and their strengths are torchvision's.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -21,8 +22,11 @@ from datahub.tensor.drawn import Plan
 from datahub.tensor.draws import Draws
 from datahub.tensor.stages import Operation, Staged
 from datahub.tensor.warp import Fill, Floats, affine_maps, warp
+from datahub.tensor.warped import Warp
 
 Size = tuple[int, int]
+Chosen = list[tuple[np.ndarray, Floats]]
+"""Of each stage, the operations' numbers ``(B,)`` and their strengths ``(B,)``."""
 NUMBERS = 6
 """Of an operation at most: those of an affine map."""
 
@@ -49,6 +53,7 @@ NAMES = (
     "Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize",
 )  # fmt: skip
 _COLOURS = ("Brightness", "Color", "Contrast", "Sharpness")
+_WARPS = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 _PLAIN = {"Identity": _NONE, "Solarize": _FALLING, "AutoContrast": _NONE, "Equalize": _NONE}
 RANDAUGMENT: Mapping[str, Strength] = {
     **_PLAIN,
@@ -92,19 +97,29 @@ class Policy(Staged):
         }
         return [others.get(name, move) for name in NAMES]
 
-    def planned(self, draws: Draws, image: tuple[int, int, int], chosen: list[tuple[np.ndarray, Floats]]) -> Plan:
-        """The plan of stages of (operations' numbers ``(B,)``, their strengths ``(B,)``)."""
+    @abstractmethod
+    def chosen(self, draws: Draws, size: Size) -> Chosen:
+        """What each sample draws, for images of that height and width."""
+
+    def plan(self, draws: Draws, image: tuple[int, int, int]) -> Plan:
+        return self.planned(draws, image, self.chosen(draws, image[1:]))
+
+    def planned(self, draws: Draws, image: tuple[int, int, int], chosen: Chosen) -> Plan:
+        """The plan of what was chosen."""
         check_fill(self.fill, image[0])
         found = np.zeros((len(draws), len(chosen), NUMBERS))
-        for stage, (choice, strength) in enumerate(chosen):
-            for number in np.unique(choice).tolist():
-                rows = choice == number
-                numbers = _numbers(NAMES[number], strength[rows], image[1:])
-                found[rows, stage, : numbers.shape[1]] = numbers
+        for stage, each in enumerate(chosen):
+            found[:, stage] = _of_each(*each, image[1:])
         identity = NAMES.index("Identity")
         choices = [np.where(choice == identity, -1, choice) for choice, _ in chosen]
         choice = np.stack(choices, axis=1) if choices else np.zeros((len(draws), 0), np.int64)
         return torch.from_numpy(choice), torch.from_numpy(found)
+
+    def warps(self, draws: Draws, size: Size) -> list[Warp]:
+        """What annotations of images of that height and width follow: colours leave them where they are."""
+        sizes, warps = np.tile(np.array(size), (len(draws), 1)), [NAMES.index(name) for name in _WARPS]
+        each = self.chosen(draws, size)
+        return [Warp(_of_each(choice, strength, size), np.isin(choice, warps), sizes) for choice, strength in each]
 
 
 @dataclass(frozen=True, init=False)
@@ -137,13 +152,13 @@ class RandAugment(Policy):
         for name, value in held.items():
             object.__setattr__(self, name, value)
 
-    def plan(self, draws: Draws, image: tuple[int, int, int]) -> Plan:
+    def chosen(self, draws: Draws, size: Size) -> Chosen:
         choice = draws.integers("RandAugment", len(NAMES), self.num_ops)
         sign = draws.uniform("RandAugment sign", self.num_ops)
-        scale = _scale(RANDAUGMENT, self.num_magnitude_bins, image[1:])[:, self.magnitude]
+        scale = _scale(RANDAUGMENT, self.num_magnitude_bins, size)[:, self.magnitude]
         stages = range(self.num_ops)
         strengths = [_signed(RANDAUGMENT, choice[:, at], scale[choice[:, at]], sign[:, at]) for at in stages]
-        return self.planned(draws, image, [(choice[:, at], strengths[at]) for at in stages])
+        return [(choice[:, at], strengths[at]) for at in stages]
 
 
 @dataclass(frozen=True, init=False)
@@ -164,12 +179,12 @@ class TrivialAugmentWide(Policy):
         object.__setattr__(self, "interpolation", interpolation_mode(interpolation))
         object.__setattr__(self, "fill", fill_values(fill))
 
-    def plan(self, draws: Draws, image: tuple[int, int, int]) -> Plan:
+    def chosen(self, draws: Draws, size: Size) -> Chosen:
         choice = draws.integers("TrivialAugmentWide", len(NAMES))[:, 0]
         at = draws.integers("TrivialAugmentWide strength", self.num_magnitude_bins)[:, 0]
-        scale = _scale(TRIVIAL, self.num_magnitude_bins, image[1:])
+        scale = _scale(TRIVIAL, self.num_magnitude_bins, size)
         strength = _signed(TRIVIAL, choice, scale[choice, at], draws.uniform("TrivialAugmentWide sign")[:, 0])
-        return self.planned(draws, image, [(choice, strength)])
+        return [(choice, strength)]
 
 
 def _same(images: torch.Tensor) -> torch.Tensor:
@@ -192,13 +207,23 @@ def _line(first: float, last: float, bins: int) -> Floats:
     return found
 
 
+def _of_each(choice: np.ndarray, strength: Floats, size: Size) -> Floats:
+    """What each row's operation takes, ``(B, NUMBERS)``."""
+    found = np.zeros((len(choice), NUMBERS))
+    for number in np.unique(choice).tolist():
+        rows = choice == number
+        numbers = _numbers(NAMES[number], strength[rows], size)
+        found[rows, : numbers.shape[1]] = numbers
+    return found
+
+
 def _numbers(name: str, strength: Floats, size: Size) -> Floats:
     """What the operation's kernel takes, ``(n, 1)`` or an affine map ``(n, 6)``."""
     if name in _COLOURS:
         return 1.0 + strength[:, None]
     if name == "Solarize":
         return 255.0 * strength[:, None]
-    if name not in ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"):
+    if name not in _WARPS:
         return strength[:, None]
     none, one = np.zeros(len(strength)), np.ones(len(strength))
     flat = np.stack([none, none], axis=1)

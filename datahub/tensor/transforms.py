@@ -16,7 +16,7 @@ from datahub.tensor.compose import Compose
 from datahub.tensor.crops import CenterCrop, RandomResizedCrop, Resize
 from datahub.tensor.decoding import Decode
 from datahub.tensor.erasing import RandomErasing
-from datahub.tensor.geometry import SanitizeBoundingBoxes
+from datahub.tensor.geometry import MaskFill, SanitizeBoundingBoxes
 from datahub.tensor.jitter import ColorJitter, GaussianBlur, RandomGrayscale
 from datahub.tensor.mixing import CutMix, Mixing, MixUp, RandomMix
 from datahub.tensor.moves import RandomCrop, RandomHorizontalFlip, RandomVerticalFlip
@@ -35,6 +35,7 @@ __all__ = [
     "Decode",
     "GaussianBlur",
     "Images",
+    "MaskFill",
     "MixUp",
     "Mixing",
     "Normalize",

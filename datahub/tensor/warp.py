@@ -15,6 +15,8 @@ Floats = NDArray[np.float64]
 Fill = tuple[float, ...] | None
 
 INTERPOLATIONS = ("nearest", "bilinear")
+COUNTED = 1 << 24
+"""Pixels that a float32 counts one by one."""
 
 
 def affine_maps(
@@ -41,15 +43,21 @@ def warp(images: torch.Tensor, maps: torch.Tensor, *, bilinear: bool = False, fi
 
     As in torchvision, where pixels are mixed an edge with a fill is darker than one with None: it is weighed twice.
     """
-    across, down = _places(images, maps.float())
+    across, down = _places(maps, images.shape[2], images.shape[3])
     return _mixed(images, across, down, fill) if bilinear else _nearest(images, across, down, fill)
 
 
-def _places(images: torch.Tensor, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def sources(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Which pixel each of the result is by ``nearest``: its number, row by row, int64 ``(n, H, W)``; -1 is none."""
+    inside, place = _rounded(*_places(maps, height, width))
+    return torch.where(inside, place, -1)
+
+
+def _places(maps: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Column and row, float32 ``(n, H, W)``, that each pixel of the result comes from."""
-    height, width = images.shape[2:]
-    x = torch.arange(width, device=images.device) - (width - 1) * 0.5
-    y = torch.arange(height, device=images.device) - (height - 1) * 0.5
+    maps = maps.float()
+    x = torch.arange(width, device=maps.device) - (width - 1) * 0.5
+    y = torch.arange(height, device=maps.device) - (height - 1) * 0.5
     a, b, c, d, e, f = maps[..., None].unbind(1)
     across = (a * x)[:, None, :] + (b * y + (c + (width - 1) * 0.5))[:, :, None]
     down = (d * x)[:, None, :] + (e * y + (f + (height - 1) * 0.5))[:, :, None]
@@ -57,14 +65,22 @@ def _places(images: torch.Tensor, maps: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def _nearest(images: torch.Tensor, across: torch.Tensor, down: torch.Tensor, fill: Fill) -> torch.Tensor:
-    count, channels, height, width = images.shape
-    across, down = across.round_(), down.round_()
-    inside = (across >= 0) & (across <= width - 1) & (down >= 0) & (down <= height - 1)
-    place = (down.clamp_(0, height - 1) * width).add_(across.clamp_(0, width - 1)).long().view(count, 1, -1)
-    found = images.flatten(2).gather(2, place.expand(-1, channels, -1)).view_as(images)
+    inside, place = _rounded(across, down)
+    found = images.flatten(2).gather(2, place.flatten(1)[:, None].expand(-1, images.shape[1], -1)).view_as(images)
     if fill is None or not any(fill):
         return found.mul_(inside[:, None])
     return torch.where(inside[:, None], found, _filling(images, fill).to(torch.uint8))
+
+
+def _rounded(across: torch.Tensor, down: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Whether the nearest pixel is one of the image, and the number of the one of the image that is nearest."""
+    height, width = across.shape[1:]
+    across, down = across.round_(), down.round_()
+    inside = (across >= 0) & (across <= width - 1) & (down >= 0) & (down <= height - 1)
+    across, down = across.clamp_(0, width - 1), down.clamp_(0, height - 1)
+    if height * width > COUNTED:
+        return inside, (down.long() * width).add_(across.long())
+    return inside, (down * width).add_(across).long()
 
 
 def _mixed(images: torch.Tensor, across: torch.Tensor, down: torch.Tensor, fill: Fill) -> torch.Tensor:

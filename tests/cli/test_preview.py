@@ -119,8 +119,14 @@ def test_wrong_use_is_one_line(cli, tiny: Path, tmp_path: Path, monkeypatch, arg
     assert not list(tmp_path.glob("*.png")) and not torch.cuda.is_initialized()
 
 
-def test_a_warp_that_boxes_cannot_follow(cli, scenes: Path, tmp_path: Path) -> None:
-    result = cli("preview", "scenes", "--augment", "imagenet_train_strong", "-o", tmp_path / "p.png")
-    assert result.code == 2 and "boxes cannot follow" in result.err
-    fields = ("--fields", "image", "--augment", "imagenet_train_strong")
-    assert cli("preview", "scenes", *fields, "-o", tmp_path / "p.png").code == 0
+def test_boxes_are_drawn_where_a_policy_puts_them(cli, scenes: Path, tmp_path: Path) -> None:
+    first = np.array(ImageColor.getrgb(COLOURS[0]))
+    counts = []
+    for epoch in range(6):
+        options = ("--augment", "imagenet_train_strong", "--epoch", epoch, "--size", 224, "-o")
+        assert cli("preview", "scenes", *options, tmp_path / "p.png").code == 0
+        assert cli("preview", "scenes", "--fields", "image", *options, tmp_path / "b.png").code == 0
+        seen, bare = (np.asarray(Image.open(tmp_path / name)).astype(int) for name in ("p.png", "b.png"))
+        assert seen.shape == bare.shape
+        counts.append(int((seen == first).all(axis=-1).sum() - (bare == first).all(axis=-1).sum()))
+    assert sum(count > 50 for count in counts) >= 4, counts

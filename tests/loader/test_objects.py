@@ -123,6 +123,34 @@ def test_every_annotation_follows_its_image(things: Settings) -> None:
     assert fewer
 
 
+def test_annotations_follow_the_strong_presets(things: Settings) -> None:
+    """The same on one thread and on more, and what torchvision makes of the sample with the draws of its policy."""
+    options = asked(transform="imagenet_train_strong", shuffle=True, seed=3, batch_size=10)
+    with load(things, **options) as loader, load(things, **{**options, "num_workers": 0}) as single:
+        batches = list(loader)
+        assert all(same(a, b) for a, b in zip(single, batches, strict=True))
+    crop, flip, policy = T.RandomResizedCrop(224), T.RandomHorizontalFlip(), T.TrivialAugmentWide()
+    split, moved = open_dataset("things", things)["train"], 0
+    for step, batch in enumerate(batches):
+        draws = Draws(3, 0, 10 * step + np.arange(10))
+        for at, index in enumerate(batch["index"].tolist()):
+            sample, own = split[index], draws.take(slice(at, at + 1))
+            (left, top, width, height) = crop.boxes(np.array([sample["image"].shape[1:]]), own)[0].tolist()
+            flipped = own.again(1).uniform("RandomHorizontalFlip")[0, 0] < flip.p
+            (warp,) = policy.warps(own.again(2), (224, 224))
+            for name in ("boxes", "points"):
+                cropped = F.resized_crop(sample[name], top, left, height, width, [224, 224])
+                expected = F.horizontal_flip(cropped) if flipped else cropped
+                if not warp.moved[0]:
+                    assert torch.equal(batch[name][at], expected)
+                elif name == "points" and expected.numel():
+                    moved += 1
+                    a, b, c, d, e, f = warp.maps[0]
+                    back = (batch[name][at].double().numpy() - 112) @ np.array([[a, d], [b, e]]) + [c, f] + 112
+                    assert np.allclose(back, expected, atol=1e-2)
+    assert moved > 3
+
+
 def test_objects_are_taken_out_of_what_a_batch_shows_without_its_boxes(things: Settings) -> None:
     transform = T.Compose([T.Resize((24, 24)), T.SanitizeBoundingBoxes(min_size=8)])
     (kinds, indices) = next(iter(load(things, fields=("kind", "index"), transform=transform, batch_size=COUNT)))
@@ -235,7 +263,20 @@ def test_images_of_one_shape_are_resident_and_annotations_are_read(settings: Set
 
 
 @pytest.mark.parametrize("size", [None, (24, 30)])
-@pytest.mark.parametrize("chain", [None, [T.RandomResizedCrop(20), T.RandomHorizontalFlip(), T.Scale()]])
+@pytest.mark.parametrize(
+    "chain",
+    [
+        None,
+        [T.RandomResizedCrop(20), T.RandomHorizontalFlip(), T.Scale()],
+        [
+            T.RandomRotation(30),
+            T.RandomResizedCrop(20),
+            T.RandAugment(2, 20),
+            T.MaskFill(255),
+            T.SanitizeBoundingBoxes(),
+        ],
+    ],
+)
 def test_a_devices_batches_carry_them(settings: Settings, size: tuple[int, int] | None, chain: Any) -> None:
     write_things(settings, size=size)
     spoil(settings, "it-003", "masks")
