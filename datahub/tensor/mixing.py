@@ -79,8 +79,8 @@ class Mixing(ABC):
 
 
 @dataclass(frozen=True)
-class MixUp(Mixing):
-    """Every pixel and the label a weighted mean with the partner's; the own weight is drawn of Beta(alpha, alpha).
+class _Drawn(Mixing):
+    """A mixing whose share is drawn of Beta(alpha, alpha).
 
     ``num_classes``: None for those of the dataset. See `datahub.tensor.mixing` for ``mix_group``.
     """
@@ -95,27 +95,26 @@ class MixUp(Mixing):
     def bound(self, classes: int) -> Self:
         return self if self.num_classes is not None else replace(self, num_classes=classes)
 
+
+@dataclass(frozen=True)
+class MixUp(_Drawn):
+    """Every pixel and the label a weighted mean with the partner's; the own weight is drawn of Beta(alpha, alpha).
+
+    ``num_classes``: None for those of the dataset. See `datahub.tensor.mixing` for ``mix_group``.
+    """
+
     def plan(self, draws: Draws, partner: Ints) -> Mixture:
         own = np.where(_alone(partner), 1.0, beta(self.alpha, draws.uniform("MixUp")[:, 0]))
         return _mixture(partner, own, np.zeros(len(partner)), np.zeros((len(partner), 2)))
 
 
 @dataclass(frozen=True)
-class CutMix(Mixing):
+class CutMix(_Drawn):
     """A box of the partner's pixels, its sides in the images' proportion, and as much of the partner's label.
 
-    The box's area is 1 less a draw of Beta(alpha, alpha), less what of it falls outside the image.
+    The box's area is 1 less a draw of Beta(alpha, alpha), less what of it falls outside the image. ``num_classes`` and
+    ``mix_group`` as for `MixUp`.
     """
-
-    alpha: float = 1.0
-    num_classes: int | None = None
-    mix_group: int = GROUP
-
-    def __post_init__(self) -> None:
-        _check(self.alpha, self.num_classes, self.mix_group)
-
-    def bound(self, classes: int) -> Self:
-        return self if self.num_classes is not None else replace(self, num_classes=classes)
 
     def plan(self, draws: Draws, partner: Ints) -> Mixture:
         chance = draws.uniform("CutMix", 3)
