@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from datahub.core import errors as errors
+    from datahub import errors as errors
     from datahub.loader.batch import state_of as state_of
     from datahub.loader.getting import fetch as fetch
     from datahub.loader.getting import pack as pack
@@ -42,7 +42,7 @@ _WHERE = {
     "vision": ("datahub.loader.opening", "vision"),
     "transforms": ("datahub.tensor.transforms", ""),
     "state_of": ("datahub.loader.batch", "state_of"),
-    "errors": ("datahub.core.errors", ""),
+    "errors": ("datahub.errors", ""),
 }
 
 __all__ = [

@@ -128,7 +128,7 @@ class Download:
                     self.listener(Progress("download", self.file.filename, hashes.bytes, stream.total))
                 os.fsync(handle.fileno())
         except OSError as error:
-            raise from_oserror(error, path) from error
+            raise from_oserror(error, path, writing=True) from error
         if stream.total is not None and hashes.bytes < stream.total:
             raise ConnectionLost(stream.url, f"the connection ended after {hashes.bytes} of {stream.total} bytes")
         return hashes.digests()

@@ -46,7 +46,7 @@ def verify(file: File, path: Path, settings: Settings, listener: Listener) -> Ve
             raise SizeMismatch(str(path), file.bytes, size)
         hashes = digests.of_file(path, algorithms(file))
     except OSError as error:
-        raise from_oserror(error, path) from error
+        raise from_oserror(error, path, writing=False) from error
     hashes.check(str(path), file.digests())
     listener(Progress("verify", file.filename, size, size))
     return accept(file, path, hashes.digests(), settings, listener)

@@ -70,7 +70,7 @@ class Part:
             self.descriptor = os.open(part_of(target), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             self._reserve()
         except OSError as error:
-            raise from_oserror(error, part_of(target)) from error
+            raise from_oserror(error, part_of(target), writing=True) from error
 
     def _reserve(self) -> None:
         """Take the disk space now, so that a full disk is known before the bytes come."""
@@ -99,7 +99,7 @@ class Part:
                 count = os.pwrite(self.descriptor, view, at)
                 view, at = view[count:], at + count
         except OSError as error:
-            raise from_oserror(error, part_of(self.target)) from error
+            raise from_oserror(error, part_of(self.target), writing=True) from error
         with self.changed:
             self.state.done[segment] = at - segment * SEGMENT
             self.changed.notify_all()
@@ -124,7 +124,7 @@ class Part:
             if durable:
                 os.fsync(self.descriptor)
         except OSError as error:
-            raise from_oserror(error, part_of(self.target)) from error
+            raise from_oserror(error, part_of(self.target), writing=True) from error
         finally:
             os.close(self.descriptor)
 

@@ -185,7 +185,7 @@ class _Run:
             partial.state_of(item.path).unlink(missing_ok=True)
             atomic.fsync_dir(item.path.parent)
         except OSError as error:
-            raise from_oserror(error, item.path) from error
+            raise from_oserror(error, item.path, writing=True) from error
         self.listener(Progress("verify", item.file.filename, size, size))
         return accept(item.file, item.path, found, self.settings, self.listener)
 

@@ -41,7 +41,7 @@ def _write(path: Path, text: str) -> None:
     except FileExistsError as error:
         raise BadArgument("-o", str(path), "exists already", "choose another name, or remove it first") from error
     except OSError as error:
-        raise from_oserror(error, path) from error
+        raise from_oserror(error, path, writing=True) from error
 
 
 @command.command("check")

@@ -28,7 +28,7 @@ def make_dir(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise from_oserror(error, folder) from error
+        raise from_oserror(error, folder, writing=True) from error
     return folder
 
 
@@ -50,7 +50,7 @@ def writing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
         if sync:
             fsync_dir(path.parent)
     except OSError as error:
-        raise from_oserror(error, path) from error
+        raise from_oserror(error, path, writing=True) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -74,7 +74,7 @@ def publish_dir(built: Path, target: Path, trash: Path) -> None:
         built.rename(target)
         fsync_dir(target.parent)
     except OSError as error:
-        raise from_oserror(error, target) from error
+        raise from_oserror(error, target, writing=True) from error
 
 
 def discard(path: Path, trash: Path) -> None:
@@ -86,7 +86,7 @@ def discard(path: Path, trash: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise from_oserror(error, path) from error
+        raise from_oserror(error, path, writing=True) from error
     if gone.is_dir() and not gone.is_symlink():
         shutil.rmtree(gone, ignore_errors=True)
     else:

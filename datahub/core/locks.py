@@ -103,7 +103,7 @@ class FileLock:
                 return self._try_exclusive(json.dumps(me))
             return True
         except OSError as error:
-            raise from_oserror(error, self.path) from error
+            raise from_oserror(error, self.path, writing=True) from error
         finally:
             with suppress(OSError):
                 draft.unlink()
@@ -142,7 +142,7 @@ class FileLock:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise from_oserror(error, self.path) from error
+            raise from_oserror(error, self.path, writing=True) from error
         finally:
             with suppress(OSError):
                 probe.unlink()
@@ -157,7 +157,7 @@ class FileLock:
             self._await_breaker(guard)
             return
         except OSError as error:
-            raise from_oserror(error, self.path) from error
+            raise from_oserror(error, self.path, writing=True) from error
         try:
             if self._owner() == stale:
                 self._move_away(stale)

@@ -105,7 +105,7 @@ class Quarantine:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise from_oserror(error, path) from error
+            raise from_oserror(error, path, writing=True) from error
 
     def __reduce__(self) -> tuple[type[Quarantine], tuple[Path, str, int]]:
         return Quarantine, (self.folder, self._ref, self._samples)
@@ -117,7 +117,7 @@ def recorded(folder: Path) -> Iterator[Entry]:
         try:
             lines = path.read_bytes().splitlines()
         except OSError as error:
-            raise from_oserror(error, path) from error
+            raise from_oserror(error, path, writing=False) from error
         for line in lines:
             try:
                 yield msgspec.json.decode(line, type=Entry)

@@ -114,7 +114,7 @@ class Writer:
             self._file = (self._folder / BYTES).open("wb")
         except OSError as error:
             self._held.release()
-            raise from_oserror(error, self._folder) from error
+            raise from_oserror(error, self._folder, writing=True) from error
 
     def write(
         self,
@@ -150,7 +150,7 @@ class Writer:
                 self._file.write(data)
                 places = {field: self._put(file) for field, file in members.items()}
             except OSError as error:
-                raise from_oserror(error, self._folder) from error
+                raise from_oserror(error, self._folder, writing=True) from error
             self._seen.add((split, name))
             row = _Row(split, name, offset, len(data), look.format, sha256_hex(data), found, values, places)
             self._rows.append(row)
@@ -176,7 +176,7 @@ class Writer:
             done = _Done(dict(self._fields), self._classes, len(self._rows))
             atomic.write_bytes(self._folder / DONE, msgspec.json.encode(done))
         except OSError as error:
-            raise from_oserror(error, self._folder) from error
+            raise from_oserror(error, self._folder, writing=True) from error
         finally:
             self._held.release()
         with FileLock(pack_lock(self._settings.locks, self._digest)):

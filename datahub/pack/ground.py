@@ -77,7 +77,7 @@ class Folder:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise from_oserror(error, self.path / name) from error
+            raise from_oserror(error, self.path / name, writing=False) from error
 
     def size(self, name: str) -> int | None:
         try:
@@ -124,7 +124,7 @@ class FileSink:
         try:
             yield
         except OSError as error:
-            raise from_oserror(error, self._path) from error
+            raise from_oserror(error, self._path, writing=True) from error
 
 
 @dataclass(frozen=True, slots=True)

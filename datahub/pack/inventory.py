@@ -291,7 +291,7 @@ class _Scan:
                     handle.write(piece)
                     self._room(len(piece))
         except OSError as error:
-            raise from_oserror(error, path) from error
+            raise from_oserror(error, path, writing=True) from error
         return path
 
     def _room(self, written: int) -> None:

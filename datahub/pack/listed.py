@@ -93,7 +93,7 @@ def write(
         building.rename(folder)
     except OSError as error:
         if not (folder / ABOUT).exists():  # else another process wrote the same
-            raise from_oserror(error, folder) from error
+            raise from_oserror(error, folder, writing=True) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return Listed(folder)

@@ -152,4 +152,4 @@ def _opened(path: Path) -> int:
     try:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
     except OSError as error:
-        raise from_oserror(error, path) from error
+        raise from_oserror(error, path, writing=True) from error

@@ -72,7 +72,7 @@ def _remove(leftover: Leftover, settings: Settings) -> bool:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise from_oserror(error, path) from error
+            raise from_oserror(error, path, writing=True) from error
     return True
 
 

@@ -96,7 +96,7 @@ class CsvLog:
                     out.writeheader()
                 out.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in asdict(row).items()})
         except OSError as error:
-            raise from_oserror(error, self._path) from error
+            raise from_oserror(error, self._path, writing=True) from error
 
     def close(self) -> None:
         """Nothing is held open."""

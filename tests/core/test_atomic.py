@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import errno
+import re
 from pathlib import Path
 
 import pytest
 
 from datahub.core import atomic
-from datahub.core.errors import DiskFull, NotReadable, NotWritable
+from datahub.core.errors import DiskFull, NotWritable
 
 
 def test_a_file_appears_whole_and_alone(tmp_path: Path) -> None:
@@ -33,8 +34,17 @@ def test_no_space_is_one_error_and_no_litter(tmp_path: Path) -> None:
 
 def test_a_file_where_a_folder_must_be(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"")
-    with pytest.raises((NotReadable, NotWritable)):
+    with pytest.raises(NotWritable, match=re.escape(f"cannot write {tmp_path / 'f' / 'g'}: {tmp_path / 'f'} is not")):
         atomic.make_dir(tmp_path / "f" / "g")
+    with pytest.raises(NotWritable, match="f is not a folder"):
+        atomic.make_dir(tmp_path / "f")
+
+
+def test_a_folder_where_a_file_must_be(tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    with pytest.raises(NotWritable, match="it is a folder"):
+        atomic.write_bytes(tmp_path / "f", b"")
+    assert [each.name for each in tmp_path.iterdir()] == ["f"]
 
 
 def test_publishing_replaces_a_folder_through_the_trash(tmp_path: Path) -> None:

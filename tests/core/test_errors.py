@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import inspect
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -65,6 +67,18 @@ def test_os_errors_are_translated(number: int, kind: type[DatahubError]) -> None
     assert type(found) is kind
     assert found.exit_code == 5
     assert "/a/b" in str(found)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EISDIR, errno.EEXIST])
+def test_what_was_being_done_is_said(number: int) -> None:
+    met = OSError(number, "why")
+    assert str(errors.from_oserror(met, "/a/b", writing=True)).startswith("cannot write /a/b: ")
+    assert str(errors.from_oserror(met, "/a/b", writing=False)).startswith("cannot read /a/b: why")
+
+
+def test_callers_import_them_from_the_facade() -> None:
+    code = "from datahub.errors import BadArgument; import datahub; assert datahub.errors.BadArgument is BadArgument"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""
 
 
 def test_the_drawn_tree_names_every_leaf() -> None:

@@ -238,7 +238,7 @@ class _Spool:
                 shutil.rmtree(self._folder, ignore_errors=True)
                 building.rename(self._folder)
         except OSError as error:
-            raise from_oserror(error, self._folder) from error
+            raise from_oserror(error, self._folder, writing=True) from error
         finally:
             shutil.rmtree(building, ignore_errors=True)
         return values

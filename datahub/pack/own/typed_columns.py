@@ -112,7 +112,7 @@ def spooled(folder: Path, name: str, files: Iterable[bytes], container: int) -> 
                 out.write(data)
                 sizes.append(len(data))
     except OSError as error:
-        raise from_oserror(error, folder) from error
+        raise from_oserror(error, folder, writing=True) from error
     return Container(str(folder / name)), places(container, list(accumulate([0, *sizes]))[:-1], sizes)
 
 
