@@ -25,7 +25,7 @@ from datahub.pack.recipes.published import Published
 from datahub.pack.source import Source
 from datahub.pack.stored import Stored
 from datahub.registry.schema import Manifest
-from datahub.store import record, typed
+from datahub.store import record
 from datahub.store.paths import building_dir, variant_dir
 from datahub.store.record import FieldSpec
 
@@ -208,10 +208,6 @@ def _digest(manifest: Manifest, variant: str, options: dict[str, Any], splits: d
 
 def _fields(source: Source, recipe: Recipe) -> dict[str, FieldSpec]:
     fields = dict(source.fields())
-    following = [name for name, spec in fields.items() if spec.type in typed.PLACES]
-    if following and named.MAX.fullmatch(recipe.name):
-        hint = "pack smaller images and their annotations, or use published or tiled"
-        raise BadArgument("variant", recipe.name, f"scales images, and {following[0]} would not follow", hint)
     extension = named.extension(recipe, fields["image"].extension)
     return {**fields, "image": FieldSpec(type="image", extension=extension)}
 

@@ -10,7 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import msgspec
@@ -128,6 +128,13 @@ def begin(task: Task, source: Source) -> Callable[[], Done]:
     return packing.finish
 
 
+class _Further(NamedTuple):
+    """What stands beside a sample's image: the fields of the ``.json``, and the members."""
+
+    values: dict[str, Any]
+    files: dict[str, bytes]
+
+
 class _Image(NamedTuple):
     """One sample on its way into the shard."""
 
@@ -137,6 +144,7 @@ class _Image(NamedTuple):
     """Its place in the chunk."""
     data: bytes
     look: images.Looks
+    beside: _Further
 
 
 class _Packing:
@@ -220,23 +228,22 @@ class _Packing:
         sampled = np.zeros(len(rows), bool)
         if len(self.sampled):
             sampled = self.sampled[np.minimum(at, len(self.sampled) - 1)] == rows
+        chunk = replace(chunk, scalars={name: _list(chunk.scalars[name]) for name in self.task.scalars})
         if isinstance(chunk.images, np.ndarray):
-            found = self._pixels(rows, chunk.images, sampled)
+            found = self._pixels(rows, chunk, chunk.images, sampled)
         else:
             found = self._files(rows, chunk, chunk.images, sampled)
         labels = chunk.labels.tolist() if chunk.labels is not None else None
-        scalars = {name: _list(chunk.scalars[name]) for name in self.task.scalars}
         columns = self.columns
         for each in found:
-            own = {name: values[each.at] for name, values in scalars.items()}
             self._member(writer, each, None if labels is None else labels[each.at])
-            self._further(writer, each.row, own, {name: files[each.at] for name, files in chunk.members.items()})
+            self._further(writer, each.row, *each.beside)
             columns["source"].append(chunk.sources[each.at])
-            for name, value in own.items():
+            for name, value in each.beside.values.items():
                 columns[name].append(value)
 
     def _pixels(
-        self, rows: NDArray[np.int64], pixels: NDArray[np.uint8], sampled: NDArray[np.bool_]
+        self, rows: NDArray[np.int64], chunk: Chunk, pixels: NDArray[np.uint8], sampled: NDArray[np.bool_]
     ) -> Iterator[_Image]:
         """Images of a source that holds pixels."""
         height, width = pixels.shape[1:3]
@@ -244,9 +251,9 @@ class _Packing:
         if sampled.any():
             self.sums.add(pixels[sampled])
         files = self.task.recipe.encode(pixels)
-        look = images.look(files[0])
+        before, look = images.Looks("", width, height), images.look(files[0])
         for at, (row, data) in enumerate(zip(rows.tolist(), files, strict=True)):
-            yield _Image(row, at, data, look)
+            yield _Image(row, at, data, look, self._beside(chunk, at, before, look)[0])
 
     def _files(
         self, rows: NDArray[np.int64], chunk: Chunk, files: Sequence[bytes], sampled: NDArray[np.bool_]
@@ -254,14 +261,16 @@ class _Packing:
         """Images of a source that holds encoded files."""
         for at, (row, made) in enumerate(zip(rows.tolist(), self.task.recipe.transform(files), strict=True)):
             look, damage = self._checked(made, bool(sampled[at]))
-            damage = damage or self._unfit(chunk, at, look)
+            same = made.data is files[at] or not self.beside.placed
+            beside, unfit = self._beside(chunk, at, look if same else images.look(files[at]), look)
+            damage = damage or unfit
             if damage and not self._admits(row, chunk.sources[at], damage):
                 continue
             if made.kept:
                 self.kept[made.kept] += 1
             if look.height:
                 self.shapes.add((look.height, look.width, 3))  # decoded as RGB
-            yield _Image(row, at, made.data, look)
+            yield _Image(row, at, made.data, look, beside)
 
     def _checked(self, made: Made, sampled: bool) -> tuple[images.Looks, str]:
         """What the image looks like, and why it is damaged ("" where nothing says so); adds it to the statistics."""
@@ -281,15 +290,24 @@ class _Packing:
                 self.sums.add(pixels[None])
         return look, damage
 
-    def _unfit(self, chunk: Chunk, at: int, look: images.Looks) -> str:
-        """Why an annotation is not one of this image, "" where it is.
+    def _beside(self, chunk: Chunk, at: int, before: images.Looks, look: images.Looks) -> tuple[_Further, str]:
+        """What stands beside an image, scaled if it was, and why that is not of this image ("" where it is).
 
-        Raises `LayoutError` where damaged images are kept: that one is kept as it was published, this was made.
+        ``before``: what the published image looks like. Raises `LayoutError` where damaged images are kept: that one is
+        kept as it was published, this was made.
         """
-        reason = self.beside.damage({name: each[at] for name, each in chunk.members.items()}, look)
-        if reason and look is not UNREADABLE and self.task.damaged == "keep":
+        found = _Further(*({name: each[at] for name, each in of.items()} for of in (chunk.scalars, chunk.members)))
+        if look is UNREADABLE:
+            return found, ""
+        reason = self.beside.damage(found.files, before)
+        if not reason and (before.width, before.height) != (look.width, look.height):
+            try:
+                found = _Further(*self.beside.scaled(*found, before, look))
+            except ValueError as error:
+                reason = str(error)
+        if reason and self.task.damaged == "keep":
             raise LayoutError(chunk.sources[at], "", reason, "mend or remove it, or say --damaged quarantine")
-        return reason if look is not UNREADABLE else ""
+        return found, reason
 
     def _admits(self, row: int, source: str, damage: str) -> bool:
         """Whether a damaged sample goes into the shard; raises `LayoutError` where the policy is to refuse it."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from datahub.store.scaling import nearest
 from datahub.tensor.geometry import Placement, Stage
 from datahub.tensor.warp import sources
 from datahub.tensor.warped import Warp
@@ -69,16 +70,6 @@ class Trace:
         columns = _window(columns, x, across, (before, behind), step.mode)
         self._rows = rows[::-1] if step.upended[row] else rows
         self._columns = columns[::-1] if step.mirrored[row] else columns
-
-
-def nearest(line: Ints, length: int) -> Ints:
-    """torch's ``nearest``: the place is scaled in 32 bits and cut off."""
-    if length == len(line):
-        return line
-    scale = np.float32(len(line)) / np.float32(length)
-    at = np.floor(np.arange(length, dtype=np.float32) * scale).astype(np.int64)
-    found: Ints = line[np.minimum(at, len(line) - 1)]
-    return found
 
 
 def _window(line: Ints, first: int, length: int, edges: tuple[int, int], mode: str) -> Ints:
