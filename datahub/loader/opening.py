@@ -16,6 +16,7 @@ from datahub.core.refs import Ref, is_shards
 from datahub.core.settings import Settings, resolve
 from datahub.loader.sources import Where, source_of
 from datahub.store import dataset as store
+from datahub.store.sample import Sample
 from datahub.tensor.annotations import wrap
 from datahub.tensor.decode import decode_image
 from datahub.tensor.pillow import FORMATS
@@ -131,7 +132,7 @@ class Vision(TorchDataset[tuple[Any, Any]]):
             target = self.target_transform(target)
         return image, target
 
-    def _image(self, sample: store.Sample) -> Image.Image:
+    def _image(self, sample: Sample) -> Image.Image:
         try:
             return Image.open(io.BytesIO(sample.encoded), formats=FORMATS).convert(self._mode)
         except (OSError, SyntaxError, ValueError) as error:

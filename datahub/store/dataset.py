@@ -5,19 +5,20 @@ Opening reads the record and nothing else; what a sample needs is mapped or open
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from datahub.core.errors import DamagedImage, DamagedSample, NotReadable, RecordInvalid, UnknownSplit
+from datahub.core.errors import DamagedSample, NotReadable, RecordInvalid, UnknownSplit
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings
 from datahub.store import members
 from datahub.store.find import find
 from datahub.store.paths import key_of
 from datahub.store.record import Record, SplitEntry
+from datahub.store.sample import SCALARS, Sample
+from datahub.store.shards import OpenShards
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,12 +33,6 @@ if TYPE_CHECKING:
 Decode = Callable[[bytes], Any]
 Gather = Callable[["Split", list[int]], Sequence[Mapping[str, Any]]]
 
-SCALARS = ("int", "float", "text", "json")
-"""Types of fields whose values the index has."""
-
-MAX_DESCRIPTORS = 256
-"""Shards of a split kept open; the rest are opened for each read, so that no process limit is met."""
-
 
 class Elsewhere(Protocol):
     """Where the files of a dataset are that is not whole on this disk. Safe in threads; picklable."""
@@ -51,84 +46,11 @@ class Elsewhere(Protocol):
         ...
 
 
-class Sample(Mapping[str, Any]):
-    """One sample: ``image`` (decoded if the dataset has a decoder, else bytes), ``label``, other fields, its origin.
-
-    Keys: the dataset's fields, then ``index`` (the row in the split), ``key``, ``source`` (the original name).
-    """
-
-    def __init__(self, split: Split, index: int) -> None:
-        self._split, self.index = split, index
-
-    @property
-    def key(self) -> str:
-        return self._split.key(self.index)
-
-    @cached_property
-    def encoded(self) -> bytes:
-        """The image's bytes as they stand in the shard."""
-        return self._split.read(self.index)
-
-    @cached_property
-    def _row(self) -> dict[str, Any]:
-        return self._split.row(self.index)
-
-    def __getitem__(self, name: str) -> Any:
-        if name == "image":
-            return self._image
-        if name in ("index", "key"):
-            return getattr(self, name)
-        if name not in self._names():
-            raise KeyError(name)
-        return int(self._split.locate[self.index]["label"]) if name == "label" else self._further(name)
-
-    def _further(self, name: str) -> Any:
-        spec = self._split.dataset.record.fields.get(name)
-        if spec is not None and spec.type not in SCALARS:
-            return self._typed(name)
-        return self._row[name] if spec is None else members.plain(spec, self._row[name])
-
-    def _typed(self, name: str) -> Any:
-        """Read once: an annotation is looked at as often as one likes."""
-        if name not in self._values:
-            self._values[name] = members.value(self._split, self.index, name)
-        return self._values[name]
-
-    @cached_property
-    def _values(self) -> dict[str, Any]:
-        return {}
-
-    @cached_property
-    def _image(self) -> Any:
-        decode = self._split.dataset.decode
-        if decode is None:
-            return self.encoded
-        try:
-            return decode(self.encoded)
-        except DamagedImage as damage:
-            row = self._split.locate[self.index]
-            shard = self._split.shards[int(row["shard"])].name
-            raise DamagedSample(shard, self.key, int(row["offset"]), damage.cause) from damage
-
-    def _names(self) -> list[str]:
-        return [*self._split.dataset.fields, "index", "key", "source"]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names())
-
-    def __len__(self) -> int:
-        return len(self._names())
-
-    def __repr__(self) -> str:
-        return f"Sample({self._split.dataset.ref}, {self.key})"
-
-
 class Split:
     """The samples of one split, by index. Safe in threads, after fork, and through pickle."""
 
     def __init__(self, dataset: Dataset, name: str, entry: SplitEntry) -> None:
         self.dataset, self.name, self.entry = dataset, name, entry
-        self._descriptors: dict[int, int] = {}
 
     def __len__(self) -> int:
         return self.entry.samples
@@ -148,6 +70,10 @@ class Split:
     @cached_property
     def shards(self) -> tuple[Path, ...]:
         return tuple(self.dataset.path / each.path for each in self.entry.shards)
+
+    @cached_property
+    def _files(self) -> OpenShards:
+        return OpenShards(self.shards)
 
     @property
     def shard_samples(self) -> tuple[int, ...]:
@@ -186,29 +112,13 @@ class Split:
         if self.dataset.elsewhere is not None:
             return bytes(self.dataset.elsewhere.read(self.entry.shards[shard].path, offset, size))
         try:
-            data = self._pread(shard, size, offset)
+            data = self._files.read(shard, size, offset)
         except OSError as error:
             raise DamagedSample(path.name, self.key(index), offset, error.strerror or str(error)) from error
         if len(data) != size:
             cause = f"the shard ends after {len(data)} of its {size} bytes"
             raise DamagedSample(path.name, self.key(index), offset, cause)
         return data
-
-    def _pread(self, shard: int, size: int, offset: int) -> bytes:
-        descriptor = self._descriptors.get(shard)
-        if descriptor is not None:
-            return _read_at(descriptor, size, offset)
-        descriptor = os.open(self.shards[shard], os.O_RDONLY | os.O_CLOEXEC)
-        kept = False
-        try:
-            data = _read_at(descriptor, size, offset)
-            if len(self._descriptors) < MAX_DESCRIPTORS:
-                # Of two threads that open one shard, one keeps its descriptor: setdefault is atomic.
-                kept = self._descriptors.setdefault(shard, descriptor) == descriptor
-            return data
-        finally:
-            if not kept:
-                os.close(descriptor)
 
     def table(self, columns: list[str] | None = None, where: str | pc.Expression | None = None) -> pa.Table:
         """The index as an Arrow table: ``columns`` of it, and of the rows that meet ``where``.
@@ -281,22 +191,11 @@ class Split:
 
     def close(self) -> None:
         """Give back descriptors; a later read opens them again. Not while another thread reads."""
-        while self._descriptors:
-            os.close(self._descriptors.popitem()[1])
+        if "_files" in vars(self):
+            self._files.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"dataset": self.dataset, "name": self.name, "entry": self.entry, "_descriptors": {}}
-
-    def __del__(self) -> None:
-        self.close()
-
-
-def _read_at(descriptor: int, size: int, offset: int) -> bytes:
-    """``pread`` until ``size`` bytes are there or the file ends (one call gives at most 2 GiB)."""
-    data = os.pread(descriptor, size, offset)
-    while len(data) < size and (more := os.pread(descriptor, size - len(data), offset + len(data))):
-        data += more
-    return data
+        return {"dataset": self.dataset, "name": self.name, "entry": self.entry}
 
 
 class Dataset:

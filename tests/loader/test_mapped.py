@@ -15,7 +15,7 @@ from datahub.core.errors import DamagedSample, VerificationError
 from datahub.core.settings import Settings
 from datahub.loader import pieces
 from datahub.loader.opening import open_dataset
-from datahub.store.dataset import Sample
+from datahub.store.sample import Sample
 from datahub.stream.source import LocalShards
 from tests.loader.conftest import image, label
 from tests.pack.things import check as check_thing

@@ -17,8 +17,8 @@ from PIL import Image
 
 from datahub.core.errors import BadReference, DamagedSample, NotInStore, RecordInvalid, UnknownSplit
 from datahub.core.settings import Settings
-from datahub.store import dataset as module
 from datahub.store import locate, record
+from datahub.store import shards as module
 from datahub.store.dataset import Dataset, Split, open_dataset
 from tests.store import builder
 from tests.store.builder import tiny_variant
@@ -152,13 +152,13 @@ def test_reads_after_pickling_and_in_threads(dataset: Dataset) -> None:
     split = dataset["train"]
     expected = [split.read(row) for row in range(20)]
     copy = pickle.loads(pickle.dumps(split))
-    assert copy._descriptors == {}
+    assert len(copy._files) == 0
     assert [copy.read(row) for row in range(20)] == expected
     assert pickle.loads(pickle.dumps(dataset))["train"].read(7) == expected[7]
     fresh = pickle.loads(pickle.dumps(split))
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(fresh.read, list(range(20)) * 20)) == expected * 20
-    assert len(fresh._descriptors) == 2
+    assert len(fresh._files) == 2
 
 
 def test_reads_after_fork_share_descriptors(dataset: Dataset) -> None:
@@ -193,7 +193,7 @@ def test_descriptors_are_bounded_and_given_back(folder: Path, settings: Settings
     split: Split = open_dataset("tiny", settings)["train"]
     assert len(split.locate) == 20
     assert [split.read(row) for row in range(20)] == [split.read(row) for row in range(20)]
-    assert len(split._descriptors) == 1
+    assert len(split._files) == 1
     assert descriptors(folder) == 1
     split.close()
     assert descriptors(folder) == 0

@@ -12,10 +12,9 @@ import os
 import secrets
 import socket
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
@@ -24,25 +23,21 @@ from typing import Any
 
 from datahub.core.errors import OriginStalled, VerificationError
 from datahub.core.events import Listener, Note, ignore
-from datahub.core.processes import boot, identity
+from datahub.core.processes import identity
 from datahub.store.cache import books
 from datahub.store.cache.block import Block, Data, Fetch, wrong
 from datahub.store.cache.files import BlockFiles, Opened, Seen, networked
-from datahub.store.cache.ledger import Ledger, Row
+from datahub.store.cache.ledger import Ledger
+from datahub.store.cache.notes import Notes
+from datahub.store.cache.trust import Trust
 
 STAGE = "cache"
 POLL, POLL_MOST = 0.005, 0.05
 """Seconds between two looks at a block that another process is fetching, at first and later."""
-NOTED = 5.0
-"""Seconds after which what was read is put on the books."""
 AGAIN = 30.0
 """Seconds without caching after the disk refused, until it is tried again."""
-WANT = 600.0
-"""Seconds after which what a process wants is forgotten, unless it lives and says it again."""
 TRIES = 3
 """Times a block is fetched whose bytes are wrong."""
-REMEMBERED = 1 << 16
-"""Blocks that a process knows to be verified without asking the books."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +73,12 @@ class BlockCache:
         self._begin()
 
     def _begin(self) -> None:
-        self._process, self._lock = os.getpid(), threading.Lock()
-        self._token = secrets.token_hex(4)
+        self._process, self._token = os.getpid(), secrets.token_hex(4)
         self._owner = f"{identity()}#{self._token}"
-        self._boot = boot()
-        self._verified: dict[str, Seen] = {}
-        self._read: dict[str, tuple[float, str]] = {}
-        self._wanted: set[str] = set()
-        self._noted = self._renewed = time.monotonic()
+        self._changing = books.Transactions(self._here, self._files, self._ledger)
+        self._trust = Trust(self._files, self._ledger, self._changing)
+        self._notes = Notes(self._ledger, self._owner, self._changing)
         self._off_until = 0.0
-        self._prepared = False
 
     def _here_again(self) -> None:
         """After a fork: locks, wants and the owner's name are the parent's."""
@@ -106,14 +97,14 @@ class BlockCache:
             with self._files.reading(block.key) as opened:
                 if opened is None:
                     return None
-                trusted = self._trusted(block, opened)
+                trusted = self._trust.has(block, opened)
                 data = [opened.read(*each) for each in ranges or [(0, block.size)]] if trusted else []
         except OSError:
             return None
         if not trusted:
-            self._drop(block)
+            self._trust.drop(block)
             return None
-        self._note(block)
+        self._notes.read(block)
         return data
 
     def lend(self, block: Block) -> Opened | None:
@@ -126,18 +117,18 @@ class BlockCache:
             with self._files.reading(block.key) as opened:
                 if opened is None:
                     return None
-                if self._trusted(block, opened):
+                if self._trust.has(block, opened):
                     return replace(opened, descriptor=os.dup(opened.descriptor))
         except OSError:
             return None
-        self._drop(block)
+        self._trust.drop(block)
         return None
 
     def used(self, blocks: Iterable[Block]) -> None:
         """Blocks that were just read in another way than by `read`."""
         self._here_again()
         for block in blocks:
-            self._note(block)
+            self._notes.read(block)
 
     def has(self, block: Block) -> bool:
         return self._files.size(block.key) == block.size
@@ -172,19 +163,12 @@ class BlockCache:
     def want(self, keys: Collection[str]) -> None:
         """Blocks that will be read soon: no process evicts them before this one says otherwise, or ends."""
         self._here_again()
-        with self._lock:
-            self._wanted.update(keys)
-        self._bookkeep(lambda: self._ledger.want(keys, self._owner, time.time() + WANT))
+        self._notes.want(keys)
 
     def unwant(self, keys: Collection[str] | None = None) -> None:
         """What is not wanted any more; None: nothing is."""
         self._here_again()
-        with self._lock:
-            self._wanted.difference_update(self._wanted.copy() if keys is None else keys)
-        if keys is None:
-            self._bookkeep(lambda: self._ledger.forget(self._owner))
-        else:
-            self._bookkeep(lambda: self._ledger.unwant(keys, self._owner))
+        self._notes.unwant(keys)
 
     # -- the rest -------------------------------------------------------------------------------------------------
 
@@ -207,14 +191,14 @@ class BlockCache:
     def drop(self, block: Block) -> None:
         """Take a block away whose file was found damaged, whoever is reading it."""
         self._here_again()
-        self._drop(block)
+        self._trust.drop(block)
 
     def close(self) -> None:
         """Put what was read on the books and let go of them; a later call opens them again."""
         self._here_again()
-        if self._prepared:
-            self._flush()
-            self.unwant()
+        if self._changing.begun:
+            self._notes.flush()
+            self._notes.unwant(None)
         self._ledger.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -275,8 +259,8 @@ class BlockCache:
             if row is None or row.owner != self._owner:
                 return False
             self._files.publish(block.key, self._token)
-            self._ledger.whole(block.key, time.time(), seen.inode, seen.mtime, self._boot)
-        self._remember(block.key, seen)
+            self._trust.enter(block.key, seen)
+        self._trust.remember(block.key, seen)
         return True
 
     def _abandon(self, block: Block) -> None:
@@ -297,85 +281,6 @@ class BlockCache:
         assert error is not None
         raise error
 
-    # -- trust ----------------------------------------------------------------------------------------------------
-
-    def _trusted(self, block: Block, opened: Opened) -> bool:
-        """Whether the file is the one that was verified, or is right when it is verified again.
-
-        A crash of the machine may take data that a finished rename had named: what another boot wrote is looked at.
-        """
-        if opened.size != block.size:
-            return False
-        if self._verified.get(block.key) == opened.seen:
-            return True
-        row: Row | None = None
-        with suppress(sqlite3.Error, OSError), self._changing():
-            row = self._ledger.row(block.key)
-        vouched = row is not None and (row.inode, row.mtime, row.boot) == (*_pair(opened.seen), self._boot)
-        if not vouched:
-            if block.sha256 is None or wrong(block, opened.read(0, block.size)) is not None:
-                return False
-            self._vouch(block, opened.seen)
-        self._remember(block.key, opened.seen)
-        return True
-
-    def _vouch(self, block: Block, seen: Seen) -> None:
-        with suppress(sqlite3.Error, OSError), self._changing():
-            row = self._ledger.row(block.key)
-            if row is not None and row.owner is None:
-                self._ledger.whole(block.key, time.time(), seen.inode, seen.mtime, self._boot)
-
-    def _drop(self, block: Block) -> None:
-        """Take a damaged block away."""
-        self._verified.pop(block.key, None)
-        with suppress(sqlite3.Error, OSError), self._changing():
-            row = self._ledger.row(block.key)
-            if row is not None and row.owner is None:
-                self._files.remove(block.key, though_read=True)
-                self._ledger.remove(block.key)
-
-    def _remember(self, key: str, seen: Seen) -> None:
-        if len(self._verified) >= REMEMBERED:
-            self._verified.clear()
-        self._verified[key] = seen
-
-    # -- the books ------------------------------------------------------------------------------------------------
-
-    def _changing(self) -> AbstractContextManager[None]:
-        if not self._prepared:
-            books.prepare(self._here, self._files, self._ledger)
-            self._prepared = True
-        return self._ledger.changing()
-
-    def _note(self, block: Block) -> None:
-        with self._lock:
-            self._read[block.key] = (time.time(), block.tag)
-            due = time.monotonic() - self._noted > NOTED
-            if due:
-                self._noted = time.monotonic()
-        if due:
-            self._flush()
-
-    def _flush(self) -> None:
-        """Put on the books what was read lately, and say again what is wanted."""
-        with self._lock:
-            read, self._read = self._read, {}
-            again = time.monotonic() - self._renewed > WANT / 3
-            wanted = set(self._wanted) if again else set()
-            if again:
-                self._renewed = time.monotonic()
-
-        def change() -> None:
-            self._ledger.used(read)
-            self._ledger.want(wanted, self._owner, time.time() + WANT)
-
-        self._bookkeep(change)
-
-    def _bookkeep(self, change: Callable[[], None]) -> None:
-        """A transaction whose failure costs nothing but precision."""
-        with suppress(sqlite3.Error, OSError), self._changing():
-            change()
-
     def _refused(self, error: Exception) -> None:
         self._off_until = time.monotonic() + AGAIN
         if not self._told:
@@ -383,7 +288,3 @@ class BlockCache:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             message = f"{self._here} cannot be written ({reason}); blocks are read from their origin and not kept"
             self._listener(Note(STAGE, message, warning=True))
-
-
-def _pair(seen: Seen) -> tuple[int, int]:
-    return seen.inode, seen.mtime

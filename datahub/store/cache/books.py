@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from datahub.core.locks import FileLock
@@ -17,6 +18,21 @@ FREE = 1 << 30
 """Bytes that a cache without a limit leaves free on the disk, or a twentieth of the disk if that is less."""
 ADOPTED = "adopted"
 """The tag of blocks found without books."""
+
+
+class Transactions:
+    """Changes of a cache's books, which are made ready before the first one. Each process has its own."""
+
+    def __init__(self, folder: Path, files: BlockFiles, ledger: Ledger) -> None:
+        self._folder, self._files, self._ledger = folder, files, ledger
+        self.begun = False
+
+    def __call__(self) -> AbstractContextManager[None]:
+        """Raises ``OSError`` or ``sqlite3.Error`` where the books cannot be written."""
+        if not self.begun:
+            prepare(self._folder, self._files, self._ledger)
+            self.begun = True
+        return self._ledger.changing()
 
 
 def room(folder: Path, ledger: Ledger, limit: int | None) -> int:

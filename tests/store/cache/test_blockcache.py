@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from datahub.core.errors import ConnectionLost, DigestMismatch, OriginStalled, SizeMismatch
-from datahub.store.cache import blockcache
+from datahub.store.cache import trust
 from datahub.store.cache.block import Block
 from datahub.store.cache.blockcache import BlockCache
 from datahub.store.cache.files import BlockFiles, file_system
@@ -180,7 +180,7 @@ def test_blocks_of_another_boot_are_verified_again(cache, monkeypatch):
     facts = files.path(block(2).key).stat()
     files.path(block(2).key).write_bytes(bytes(SIZE))  # what a crash can leave: right name, right size, no data
     os.utime(files.path(block(2).key), ns=(facts.st_mtime_ns, facts.st_mtime_ns))
-    monkeypatch.setattr(blockcache, "boot", lambda: "another")
+    monkeypatch.setattr(trust, "boot", lambda: "another")
     later = BlockCache(cache.folder, 10 * SIZE)
     assert later.read(block(1)) == [content(1)]
     assert later.read(block(2)) is None and not later.has(block(2))

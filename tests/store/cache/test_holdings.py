@@ -106,7 +106,7 @@ def test_trimming_goes_down_to_the_mark(cache):
 
 def test_least_recently_used_goes_first_where_that_is_wanted(tmp_path, monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr("datahub.store.cache.blockcache.time.time", lambda: now[0])
+    monkeypatch.setattr("datahub.store.cache.notes.time.time", lambda: now[0])
     cache = BlockCache(tmp_path / "lru", 4 * SIZE, lru=True)
     for number in range(4):
         now[0] += 100
