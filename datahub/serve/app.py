@@ -67,7 +67,6 @@ def build(config: ServeConfig, settings: Settings, tokens: Tokens, listener: Lis
 
 async def _alive(app: web.Application) -> AsyncIterator[None]:
     server = app[SERVER]
-    await server.in_thread(server.library.scan)
     sweeping = asyncio.create_task(server.engine.sweep(SWEEP))
     yield
     sweeping.cancel()

@@ -1,4 +1,4 @@
-"""What a server does besides answering: it warms, scrubs, and keeps its cache below the soft quota."""
+"""What a server does besides answering: it takes in its stores, warms, scrubs, and keeps below the soft quota."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ async def keeping(app: web.Application) -> AsyncIterator[None]:
     server = app[SERVER]
     folder = server.cache.folder
     damaged = Damaged(folder, server.library, server.engine)
-    work: list[Coroutine[Any, Any, None]] = [server.warmer.run(server.variant), trimming(server), damaged.run()]
+    work: list[Coroutine[Any, Any, None]] = [
+        server.search(), server.warmer.run(server.variant), trimming(server), damaged.run(),
+    ]  # fmt: skip
     if server.config.scrub_rate:
         scrubber = Scrubber(
             folder, server.library, server.cache, server.engine, server.config.scrub_rate, server.metrics,

@@ -74,7 +74,7 @@ class Library:
 
     def __init__(self, settings: Settings, origins: Sequence[Origin], shelf: Shelf, listener: Listener) -> None:
         self._settings, self._origins, self._shelf, self._listener = settings, tuple(origins), shelf, listener
-        self._lock = threading.RLock()
+        self._lock, self._searching = threading.RLock(), threading.Lock()
         self._variants: dict[Ref, Variant] = {}
         self._blobs: dict[str, Blob] = {}
         self._scanned = -AGAIN
@@ -114,18 +114,17 @@ class Library:
 
     def scan(self) -> None:
         """Take in every variant of the local stores and of the shelf; what is broken is told and left out."""
-        with self._lock:
-            for ref, folder in self._folders():
-                with self._telling(f"{folder}"):
-                    self._local(ref, folder)
-            for found in self._shelf.all(self._origins):
+        for ref, folder in self._folders():
+            with self._telling(f"{folder}"), self._lock:  # for each alone: who looks for one need not wait for all
+                self._local(ref, folder)
+        for found in self._shelf.all(self._origins):
+            with self._telling(str(found.ref)), self._lock:
                 if found.ref not in self._variants:
-                    with self._telling(str(found.ref)):
-                        self._add(_variant(found.ref, found.data, found.raws, None, (found.files,)))
+                    self._add(_variant(found.ref, found.data, found.raws, None, (found.files,)))
 
     def search(self) -> None:
         """For digests that are not known: take in what came to the stores or the shelf since."""
-        with self._lock:
+        with self._searching:
             if time.monotonic() - self._scanned >= AGAIN:
                 self.scan()
                 self._scanned = time.monotonic()

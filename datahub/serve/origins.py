@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from datahub.acquire.policy import RetryPolicy
-from datahub.acquire.remote import known
 from datahub.core.digests import sha256_hex
 from datahub.core.errors import BadArgument, DatahubError, HttpError
 from datahub.core.refs import Ref
@@ -27,10 +27,11 @@ from datahub.store import record as records
 from datahub.store.record import BLOCKS, FILENAME
 from datahub.stream.origin import Files, open_files
 from datahub.stream.patience import read_range, read_whole
-from datahub.stream.served import ServedFiles, served_url
-from datahub.wire.client import ServerClient
 from datahub.wire.messages import DatasetInfo, Datasets
 from datahub.wire.paths import DATASETS
+
+if TYPE_CHECKING:
+    from datahub.wire.client import ServerClient
 
 POLICY = RetryPolicy(attempts=4, base=0.1, cap=2.0)
 """A client waits for the answer: an origin that is down is reported soon."""
@@ -103,6 +104,9 @@ class Origin:
 
     def server(self) -> ServerClient | None:
         """The cache server that this origin is, if it is one. Raises `OriginError`s while that cannot be told."""
+        from datahub.stream.served import ServedFiles  # imports urllib3, as the next one
+        from datahub.wire.client import ServerClient
+
         if not self.url.startswith(("http://", "https://")):
             return ServedFiles.client_of(self.url)
         client = ServerClient(self.url) if "@" not in self.url else None
@@ -113,6 +117,8 @@ class Origin:
 
     def _places(self, ref: Ref) -> Iterator[str]:
         if (server := self.server()) is not None:
+            from datahub.stream.served import served_url
+
             yield served_url(server.url, ref)
             return
         below = f"{ref.name}/{ref.version}/{ref.variant}"
@@ -146,6 +152,9 @@ def normal(url: str) -> str:
     scheme, colon, _ = url.partition("://")
     if not colon:
         return Path(url).expanduser().absolute().as_uri()
-    if scheme not in SCHEMES and not known(scheme):
-        raise BadArgument("origin", url, f"no file system is known for {scheme!r}", "install its fsspec package")
+    if scheme not in SCHEMES:
+        from datahub.acquire.remote import known  # imports fsspec
+
+        if not known(scheme):
+            raise BadArgument("origin", url, f"no file system is known for {scheme!r}", "install its fsspec package")
     return url.rstrip("/")

@@ -7,11 +7,12 @@ import socket
 from urllib.parse import urlsplit
 
 from datahub.stream.origin import Files
-from datahub.stream.web import WebFiles
 
 
 def guarded(files: Files) -> Files:
     """The same files; over HTTP, redirects into the server's own network are refused."""
+    from datahub.stream.web import WebFiles  # imports urllib3, which few servers need
+
     if isinstance(files, WebFiles):
         files.may_follow = may_follow
     return files

@@ -64,8 +64,12 @@ class Server:
     async def blob(self, sha256: str) -> Blob | None:
         known = self.library.blob(sha256)
         if known is None:
-            await self._once("search", self.library.search)
+            await self.search()
         return known or self.library.blob(sha256)
+
+    async def search(self) -> None:
+        """Take in what the stores have; who asks for a digest that is not known waits for it."""
+        await self._once("search", self.library.search)
 
     async def download(self, dataset: str, version: str | None, name: str) -> Blob | None:
         """A published file. Raises as `Downloads.find`."""

@@ -11,10 +11,10 @@ from aiohttp import web
 
 from datahub.serve.library import Variant
 from datahub.serve.pages import grid, marks
-from datahub.serve.pages.grid import LABELS, PAGE, Asked
+from datahub.serve.pages.grid import PAGE, Asked
+from datahub.serve.pages.made import MADE
 from datahub.serve.pages.pictures import members
 from datahub.serve.pages.rendering import browse_url, html, missing, page
-from datahub.serve.pages.session import BROWSE
 from datahub.serve.pages.variants import variant_of
 from datahub.serve.state import SERVER
 from datahub.store import typed
@@ -25,7 +25,6 @@ TEXT = 300
 """Characters of a value that are shown."""
 MOST = 10_000_000
 """Bytes of fields that are read for a page."""
-routes = web.RouteTableDef()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,6 @@ class Wanted:
         return "?" + urlencode({name: value for name, value in values.items() if value != ""})
 
 
-@routes.get(BROWSE + "/{name}/{version}/{variant}")
 @page
 async def browse(request: web.Request) -> web.StreamResponse:
     variant = await variant_of(request)
@@ -68,7 +66,6 @@ async def browse(request: web.Request) -> web.StreamResponse:
     )  # fmt: skip
 
 
-@routes.get(BROWSE + "/{name}/{version}/{variant}/{key}")
 @page
 async def sample(request: web.Request) -> web.StreamResponse:
     variant, key = await variant_of(request), request.match_info["key"]
@@ -105,7 +102,7 @@ def names(record: Record) -> list[str]:
 async def _rows(request: web.Request, variant: Variant, asked: Asked, label: int | None) -> Sequence[int]:
     if label is None:
         return range(asked.first, asked.end)
-    found = await request.app[LABELS].rows(variant, asked.split, label)
+    found = await request.app[MADE].labels.rows(variant, asked.split, label)
     return found[(found >= asked.first) & (found < asked.end)]  # type: ignore[return-value]
 
 

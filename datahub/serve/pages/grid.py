@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from aiohttp import web
 from numpy.typing import NDArray
 
 from datahub.core.errors import RecordInvalid
@@ -81,9 +80,6 @@ class Labels:
             count = min(step, samples - first)
             found[first : first + count] = (await _rows(self._engine, blob, samples, first, count))["label"]
         return found
-
-
-LABELS: web.AppKey[Labels] = web.AppKey("labels", Labels)
 
 
 def first_split(record: Record) -> str:

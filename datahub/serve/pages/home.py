@@ -12,14 +12,12 @@ from datahub.serve.library import Variant
 from datahub.serve.pages.grid import first_split
 from datahub.serve.pages.live import PULSE, Now, told
 from datahub.serve.pages.rendering import HEADERS, html, page
-from datahub.serve.pages.session import LIVE
 from datahub.serve.state import SERVER, Server
 from datahub.store.paths import key_of
 from datahub.wire.messages import DatasetInfo
 
 SHOWN = 4
 """Pictures of a dataset on the first page."""
-routes = web.RouteTableDef()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,6 @@ class Line:
     keys: tuple[str, ...]
 
 
-@routes.get("/")
 @page
 async def home(request: web.Request) -> web.StreamResponse:
     server, pulse = request.app[SERVER], request.app[PULSE]
@@ -47,7 +44,6 @@ async def home(request: web.Request) -> web.StreamResponse:
     return html(request, "home.html", now=told(now), lines=lines, origins=len(server.library.origins()))
 
 
-@routes.get(LIVE)
 async def live(request: web.Request) -> web.StreamResponse:
     now = await request.app[SERVER].in_thread(request.app[PULSE].look)
     return web.json_response(told(now), headers={**HEADERS, hdrs.CACHE_CONTROL: "no-store"})

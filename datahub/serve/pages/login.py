@@ -5,19 +5,16 @@ from __future__ import annotations
 from aiohttp import hdrs, web
 
 from datahub.serve.pages.rendering import FOLDER, HEADERS, html, missing, page
-from datahub.serve.pages.session import COOKIE, LIFE, LOGIN, LOGOUT, STATIC, inside, issued, matching
+from datahub.serve.pages.session import COOKIE, LIFE, LOGIN, STATIC, inside, issued, matching
 from datahub.serve.state import SERVER
 
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-routes = web.RouteTableDef()
 
 
-@routes.get(LOGIN)
 async def form(request: web.Request) -> web.StreamResponse:
     return html(request, "login.html", going=inside(request.query.get("next", "/")), wrong=False)
 
 
-@routes.post(LOGIN)
 async def login(request: web.Request) -> web.StreamResponse:
     server = request.app[SERVER]
     sent = await request.post()
@@ -35,14 +32,12 @@ async def login(request: web.Request) -> web.StreamResponse:
     return answer
 
 
-@routes.post(LOGOUT)
 async def logout(_: web.Request) -> web.StreamResponse:
     answer = _onward(LOGIN)
     answer.del_cookie(COOKIE, path="/", httponly=True, samesite="Strict")
     return answer
 
 
-@routes.get("/static/{name}")
 @page
 async def static(request: web.Request) -> web.StreamResponse:
     if request.path not in STATIC:

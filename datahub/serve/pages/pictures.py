@@ -18,8 +18,8 @@ from datahub.serve.engine import Engine
 from datahub.serve.library import Variant
 from datahub.serve.pages import grid, marks
 from datahub.serve.pages.grid import Card
+from datahub.serve.pages.made import MADE
 from datahub.serve.pages.rendering import HEADERS, missing, page
-from datahub.serve.pages.session import PICTURE
 from datahub.serve.pages.variants import variant_of
 from datahub.serve.samples import member
 from datahub.serve.sending import select
@@ -50,7 +50,6 @@ TURNS = {
 """EXIF orientation -> what puts it right (CIPA DC-008, 4.6.5.A)."""
 ORIENTATION = 0x0112
 CACHING = "private, max-age=3600"
-routes = web.RouteTableDef()
 
 
 class Pictures:
@@ -80,10 +79,6 @@ class Pictures:
         self.threads.shutdown(wait=False, cancel_futures=True)
 
 
-PICTURES: web.AppKey[Pictures] = web.AppKey("pictures", Pictures)
-
-
-@routes.get(PICTURE + "/{name}/{version}/{variant}/{key}/{size}.jpg")
 @page
 async def picture(request: web.Request) -> web.StreamResponse:
     size, key = request.match_info["size"], request.match_info["key"]
@@ -91,7 +86,7 @@ async def picture(request: web.Request) -> web.StreamResponse:
     found = grid.row_of(variant, key)
     if found is None or size not in SIZES:
         raise missing(f"picture {key}")
-    engine, pictures = request.app[SERVER].engine, request.app[PICTURES]
+    engine, pictures = request.app[SERVER].engine, request.app[MADE].pictures
     (card,) = await grid.cards(engine, variant, found[0], [found[1]])
     if card.shard not in variant.blobs:
         raise missing(f"picture {key}")
