@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from datahub.cli import packing
 from datahub.cli.app import App
 from datahub.core.refs import Ref
 from datahub.core.sizes import format_bytes
@@ -24,18 +25,8 @@ if TYPE_CHECKING:
 @click.option("--delete-downloads", is_flag=True, help="Remove the published files once they are packed.")
 @click.option("--accept-licence", is_flag=True, help="Accept the publisher's terms.")
 @click.option("--replace", is_flag=True, help="Pack again and put it in the place of what is there.")
-@click.option(
-    "--stats",
-    type=click.Choice(["sample", "full", "none"]),
-    default="sample",
-    help="Mean and std from 10,000 images, all or none.",
-)
-@click.option(
-    "--damaged",
-    type=click.Choice(["keep", "quarantine", "refuse"]),
-    default="keep",
-    help="Images that do not decode: pack them as they are, leave them out, or stop. [keep]",
-)
+@packing.stats
+@packing.damaged
 @click.option("--executor", metavar="WHERE", help="Where packing runs: local, dask://HOST or ray://HOST.")
 @click.option("-j", "--jobs", type=click.IntRange(1), help="Processes to pack with, connections to download with.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be done, and do nothing.")

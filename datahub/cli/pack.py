@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from datahub.cli import packing
 from datahub.cli.app import App
 from datahub.core.errors import BadArgument
 from datahub.core.refs import Ref
@@ -30,18 +31,8 @@ if TYPE_CHECKING:
 @click.option("--from", "from_", metavar="DIR|URL", help="Where published files are: NAME/FILENAME. [DATAHUB_FROM]")
 @click.option("--to", metavar="URL", help="Write shards straight to URL/NAME/VERSION/VARIANT (s3://, gs://, ...).")
 @click.option("--replace", is_flag=True, help="Put it in the place of what is there.")
-@click.option(
-    "--stats",
-    type=click.Choice(["sample", "full", "none"]),
-    default="sample",
-    help="Mean and std from 10,000 images, all or none.",
-)
-@click.option(
-    "--damaged",
-    type=click.Choice(["keep", "quarantine", "refuse"]),
-    default="keep",
-    help="Images that do not decode: pack them as they are, leave them out, or stop. [keep]",
-)
+@packing.stats
+@packing.damaged
 @click.option("--task", metavar="K/N", help="Pack part K of N (counted from 1); the last one commits.")
 @click.option("--executor", metavar="WHERE", help="local, dask://HOST or ray://HOST.")
 @click.option("--accept-licence", is_flag=True, help="Accept the publisher's terms.")

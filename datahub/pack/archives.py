@@ -14,17 +14,31 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from datahub.core.errors import LayoutError, NotReadable
 from datahub.pack import untar, unzip
 from datahub.pack.inflate import Stream
 from datahub.pack.members import DEFAULT, Limits, Member
 
-__all__ = ["DEFAULT", "Limits", "Member", "find", "walk", "walk_tar"]
+__all__ = ["DEFAULT", "Limits", "Member", "find", "opened", "walk", "walk_tar"]
+
+ZIP = (b"PK\3\4", b"PK\5\6")
+"""First bytes of zips: a member, or the end of an empty one."""
 
 
 def walk(path: Path, limits: Limits = DEFAULT) -> Generator[Member, None, None]:
-    """The regular members of the archive at ``path``; its kind is told by its first bytes."""
+    """The regular members of the archive at ``path``."""
+    with opened(path) as (handle, zipped):
+        if zipped:
+            yield from unzip.walk(handle, str(path), limits)
+        else:
+            yield from untar.walk(Stream(handle, str(path)), limits)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[BinaryIO, bool]]:
+    """An archive at its beginning, and whether its first bytes are a zip's. Raises `NotReadable`."""
     try:
         handle = path.open("rb")
     except OSError as error:
@@ -32,10 +46,7 @@ def walk(path: Path, limits: Limits = DEFAULT) -> Generator[Member, None, None]:
     with handle:
         head = handle.read(4)
         handle.seek(0)
-        if head in (b"PK\3\4", b"PK\5\6"):
-            yield from unzip.walk(handle, str(path), limits)
-        else:
-            yield from untar.walk(Stream(handle, str(path)), limits)
+        yield handle, head in ZIP
 
 
 def walk_tar(member: Member, path: str, limits: Limits = DEFAULT) -> Iterator[Member]:

@@ -27,7 +27,7 @@ import pyarrow as pa
 from datahub.core import atomic
 from datahub.core.errors import BadArgument, DiskFull, NotReadable, UnsafeArchive, from_oserror
 from datahub.core.events import Listener, Progress, ignore
-from datahub.pack import untar, unzip
+from datahub.pack import archives, untar, unzip
 from datahub.pack.inflate import STEP, Stream, Window
 from datahub.pack.members import DEFAULT, Limits, Member
 from datahub.store.arrow import array
@@ -213,15 +213,9 @@ class _Scan:
     # Archives
 
     def _archive_file(self, path: Path, prefix: bytes, depth: int, shown: str) -> None:
-        """An archive that is a file of its own; its kind is told by its first bytes."""
-        try:
-            handle = path.open("rb")
-        except OSError as error:
-            raise NotReadable(str(path), error.strerror or str(error)) from error
-        with handle:
-            head = handle.read(4)
-            handle.seek(0)
-            if head in (b"PK\3\4", b"PK\5\6"):
+        """An archive that is a file of its own."""
+        with archives.opened(path) as (handle, zipped):
+            if zipped:
                 self._zip(handle, path, prefix, depth, shown)
                 return
             end = os.fstat(handle.fileno()).st_size
@@ -309,7 +303,7 @@ SPARE = 256 << 20
 
 
 def _zipped(descriptor: int, start: int) -> bool:
-    return os.pread(descriptor, 4, start) in (b"PK\3\4", b"PK\5\6")
+    return os.pread(descriptor, 4, start) in archives.ZIP
 
 
 def _plain(name: str) -> bytes:

@@ -210,10 +210,10 @@ def test_a_million_tiny_members(tmp_path: Path) -> None:
         for _ in range(1000):
             handle.write(block * 1000)
     tracemalloc.start()
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         assert refused(path, Limits(members=20_000)).reason == "is one too many: at most 20000 are read"
-        assert time.perf_counter() - began < 10
+        assert time.process_time() - began < 10
         assert tracemalloc.get_traced_memory()[1] < 4_000_000
     finally:
         tracemalloc.stop()
