@@ -64,6 +64,7 @@ def _opened(ref: str | Ref, settings: Settings, where: Where | None, *, asked_fo
     dataset.decode = partial(decode_image, channels=image_channels(dataset))
     dataset.wrap = wrap
     dataset.gather = _gather
+    dataset.changed = _changed
     return dataset
 
 
@@ -98,6 +99,12 @@ def _gather(split: store.Split, indices: list[int]) -> Sequence[Mapping[str, Any
     if not isinstance(found := split.dataset.gather, Gather):
         found = split.dataset.gather = Gather()
     return found(split, indices)
+
+
+def _changed(split: store.Split, transform: Any, **options: Any) -> Any:
+    from datahub.loader.mapped import Transformed
+
+    return Transformed(split, transform, **options)
 
 
 class Vision(TorchDataset[tuple[Any, Any]]):

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from datahub.core.errors import DamagedSample, NotReadable, RecordInvalid, UnknownSplit
+from datahub.core.errors import DamagedSample, NotReadable, RecordInvalid, UnknownSplit, UsageError
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings
 from datahub.store import members
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Decode = Callable[[bytes], Any]
 Gather = Callable[["Split", list[int]], Sequence[Mapping[str, Any]]]
+Changed = Callable[..., Any]
 
 
 class Elsewhere(Protocol):
@@ -172,15 +173,27 @@ class Split:
         return RowReader(self.dataset.file(self.entry.index), ["source", *scalars])
 
     def __getitem__(self, index: int) -> Sample:
-        return Sample(self, self._position(index))
+        return Sample(self, self.position(index))
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[Mapping[str, Any]]:
         """The samples of a batch, which torch's DataLoader asks for at once: read together, decoded once."""
-        found = [self._position(index) for index in indices]
+        found = [self.position(index) for index in indices]
         gather = self.dataset.gather
         return [Sample(self, index) for index in found] if gather is None or not found else gather(self, found)
 
-    def _position(self, index: int) -> int:
+    def with_transform(
+        self, transform: Any, *, seed: int = 0, fields: Sequence[str] | None = None, dtype: Any = None
+    ) -> Any:
+        """The split map-style with a transform as `StreamingLoader` takes one; see `loader.mapped.Transformed`.
+
+        Raises `BadArgument`; `UsageError` for a dataset that `datahub.open` has not opened.
+        """
+        if self.dataset.changed is None:
+            raise UsageError("this dataset was opened to be read, not to be decoded", "open it with datahub.open(REF)")
+        return self.dataset.changed(self, transform, seed=seed, fields=fields, dtype=dtype)
+
+    def position(self, index: int) -> int:
+        """``index``, which may count from the end, as a row. Raises ``IndexError``."""
         position = index + len(self) if index < 0 else index
         if not 0 <= position < len(self):
             raise IndexError(f"{self.name} has {len(self)} samples, not one at {index}")
@@ -218,6 +231,8 @@ class Dataset:
         """Makes what samples show of boxes, masks and keypoints; None: arrays."""
         self.gather: Gather | None = None
         """Makes many samples at once; None: one by one."""
+        self.changed: Changed | None = None
+        """Makes what `Split.with_transform` returns; None: nothing here decodes."""
         self.splits: Mapping[str, Split] = {name: Split(self, name, entry) for name, entry in record.splits.items()}
 
     def __getitem__(self, split: str) -> Split:
