@@ -146,6 +146,13 @@ def test_a_closed_pipe_is_no_error(home: Path) -> None:
 
 def test_commands_table_has_a_module_each() -> None:
     folder = Path(application.__file__).parent
-    modules = {each.stem for each in folder.glob("*.py")} - {"__init__", "app", "packing", "progress", "summary", "tables"}
+    modules = {each.stem for each in folder.glob("*.py")} - {
+        "__init__",
+        "app",
+        "packing",
+        "progress",
+        "summary",
+        "tables",
+    }
     assert modules == set(COMMANDS)
     assert root.list_commands(click.Context(root)) == list(COMMANDS)
