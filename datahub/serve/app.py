@@ -10,6 +10,7 @@ from aiohttp import web
 from datahub.core.events import Listener
 from datahub.core.settings import Settings
 from datahub.serve import pages, routes_blobs, routes_cache, routes_datasets, routes_files, routes_health, routes_jobs
+from datahub.serve.bodies import LARGEST
 from datahub.serve.config import ServeConfig, Tokens, cache_folder
 from datahub.serve.downloads import Downloads
 from datahub.serve.engine import Engine
@@ -28,8 +29,6 @@ from datahub.store.cache.blockcache import BlockCache
 
 SWEEP = 2.0
 """Seconds between two looks at what may be closed."""
-BODY = 1 << 20
-"""Bytes of a request's body at most."""
 TABLES: Sequence[web.RouteTableDef] = (
     routes_health.routes,
     routes_datasets.routes,
@@ -56,7 +55,7 @@ def build(config: ServeConfig, settings: Settings, tokens: Tokens, listener: Lis
     server = Server(
         config, settings, tokens, library, cache, engine, metrics, listener, downloads, Jobs(folder), warmer, ondemand
     )
-    app = web.Application(middlewares=[middleware(server)], client_max_size=BODY)
+    app = web.Application(middlewares=[middleware(server)], client_max_size=LARGEST)
     app[SERVER] = server
     for table in TABLES:
         app.add_routes(table)

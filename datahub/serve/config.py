@@ -16,6 +16,8 @@ from datahub.wire.tokens import read_tokens
 
 PREFIX = "DATAHUB_SERVE_"
 POLICIES = ("epoch", "lru")
+STALL = 60.0
+"""Seconds in which a client must take something of what it is sent, or its connection is ended."""
 SHORTEST = 16
 """Characters of a token at least: short ones can be guessed."""
 

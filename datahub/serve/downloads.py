@@ -6,7 +6,6 @@ folder. Block digests are computed with the first verification and kept, so that
 
 from __future__ import annotations
 
-import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -35,16 +34,14 @@ class Downloads:
 
     def __init__(self, settings: Settings, folder: Path, listener: Listener, *, fetching: bool) -> None:
         self._settings, self._folder, self._listener, self._fetching = settings, folder, listener, fetching
-        self._lock = threading.Lock()
 
     def find(self, dataset: str, version: str | None, name: str) -> Blob | None:
         """The file, verified; None where nobody knows it, or it is not here and may not be fetched.
 
         Raises `VerificationError`s, `OriginError`s, `ManualFiles`, and `DiskError`s.
         """
-        with self._lock:
-            found = self._weights(name) if dataset == WEIGHTS else self._published(dataset, version, name)
-            return None if found is None else self._blob(found, f"{dataset}/{name}")
+        found = self._weights(name) if dataset == WEIGHTS else self._published(dataset, version, name)
+        return None if found is None else self._blob(found, f"{dataset}/{name}")
 
     def _weights(self, name: str) -> Verified | None:
         if not weights.NAME.fullmatch(name):

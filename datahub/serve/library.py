@@ -74,11 +74,12 @@ class Library:
 
     def __init__(self, settings: Settings, origins: Sequence[Origin], shelf: Shelf, listener: Listener) -> None:
         self._settings, self._origins, self._shelf, self._listener = settings, tuple(origins), shelf, listener
-        self._lock, self._searching = threading.RLock(), threading.Lock()
+        self._lock, self._searching, self._seeking = threading.RLock(), threading.Lock(), threading.Lock()
+        """No origin is asked while the first is held: one that is slow must hold up nothing that is here."""
         self._variants: dict[Ref, Variant] = {}
         self._blobs: dict[str, Blob] = {}
         self._scanned = -AGAIN
-        self._sought: dict[str, float] = {}
+        self._sought: dict[str, tuple[float, tuple[Files, ...]]] = {}
 
     # -- what is known; no disk, no network -----------------------------------------------------------------------
 
@@ -97,10 +98,19 @@ class Library:
         found.sort(key=lambda each: (version_key(each.ref.version or ""), each.ref.version or ""), reverse=True)
         return sorted(found, key=lambda each: each.ref.name)
 
+    def served(self, ref: Ref) -> Variant | None:
+        """What came from an origin, however long ago."""
+        found = self._variants.get(ref)
+        return found if found is not None and found.folder is None else None
+
     # -- looking --------------------------------------------------------------------------------------------------
 
     def look(self, ref: Ref) -> Variant | None:
         """The variant of a full reference, here or at an origin. Raises `RecordInvalid` and `OriginError`s."""
+        return self.here(ref) or self.afar(ref)
+
+    def here(self, ref: Ref) -> Variant | None:
+        """The variant, if a local store has it. Raises `RecordInvalid`."""
         with self._lock:
             for root in find.roots(self._settings):
                 folder = variant_dir(root, str(ref.name), str(ref.version), str(ref.variant))
@@ -109,8 +119,7 @@ class Library:
             known = self._variants.get(ref)
             if known is not None and known.folder is not None:
                 self._forget(known)  # it was removed from the store
-                known = None
-            return self._at_origin(ref, known)
+        return None
 
     def scan(self) -> None:
         """Take in every variant of the local stores and of the shelf; what is broken is told and left out."""
@@ -131,17 +140,12 @@ class Library:
 
     def elsewhere(self, blob: Blob) -> tuple[Files, ...]:
         """Where else a blob is that is damaged here. Raises nothing: an origin that fails has it not."""
-        with self._lock:
-            if blob.sources or time.monotonic() - self._sought.get(blob.ref, -FRESH_ORIGIN) < FRESH_ORIGIN:
-                return self._blobs.get(blob.sha256, blob).sources
-            self._sought[blob.ref] = time.monotonic()
-            for origin in self._origins:
-                with self._telling(f"{blob.ref} at {origin.url}"):
-                    found = origin.find(Ref.parse(blob.ref))
-                    if found is not None:
-                        self._blobs[blob.sha256] = replace(blob, sources=(found.files,))
-                        return (found.files,)
-        return ()
+        with self._seeking:
+            when, found = self._sought.get(blob.ref, (-FRESH_ORIGIN, ()))
+            if time.monotonic() - when >= FRESH_ORIGIN:
+                found = tuple(self._places(blob.ref))
+                self._sought[blob.ref] = time.monotonic(), found
+        return found
 
     def origins(self) -> tuple[Origin, ...]:
         return self._origins
@@ -166,7 +170,19 @@ class Library:
         blocks.read(folder, record.files)  # its length is right
         return self._add(_variant(ref, data, (folder / BLOCKS).read_bytes(), folder, ()))
 
-    def _at_origin(self, ref: Ref, known: Variant | None) -> Variant | None:
+    def _places(self, ref: str) -> Iterator[Files]:
+        """Where a variant is at the first origin that has it."""
+        for origin in self._origins:
+            with self._telling(f"{ref} at {origin.url}"):
+                found = origin.find(Ref.parse(ref))
+                if found is not None:
+                    yield found.files
+                    return
+
+    def afar(self, ref: Ref) -> Variant | None:
+        """The variant, if an origin has it; as it was, where none can be asked. Raises `RecordInvalid` and
+        `OriginError`s."""
+        known = self.served(ref)
         error: DatahubError | None = None
         for origin in self._origins:
             try:
@@ -190,25 +206,30 @@ class Library:
         if known is not None and known.data == found.data:
             return self._add(replace(known, checked=time.monotonic()))
         variant = _variant(found.ref, found.data, found.raws, None, (found.files,))
-        self._shelf.keep(found)
-        return self._add(variant)
+        with self._lock:
+            self._shelf.keep(found)
+            return self._add(variant)
 
     def _add(self, variant: Variant) -> Variant:
         with self._lock:
+            held = self._variants.get(variant.ref)
+            if variant.folder is None and held is not None and held.folder is not None:
+                return held  # it came to the store while its origin was asked
             self._variants[variant.ref] = variant
             for blob in variant.blobs.values():
                 self._blobs[blob.sha256] = _merged(self._blobs.get(blob.sha256), blob)
         return variant
 
     def _forget(self, variant: Variant) -> None:
-        self._variants.pop(variant.ref, None)
-        for blob in variant.blobs.values():
-            known = self._blobs.get(blob.sha256)
-            if known is not None and known.local == blob.local:
-                del self._blobs[blob.sha256]
-        for other in self._variants.values():
-            for blob in other.blobs.values():
-                self._blobs.setdefault(blob.sha256, blob)
+        with self._lock:
+            self._variants.pop(variant.ref, None)
+            for blob in variant.blobs.values():
+                known = self._blobs.get(blob.sha256)
+                if known is not None and known.local == blob.local:
+                    del self._blobs[blob.sha256]
+            for other in self._variants.values():
+                for blob in other.blobs.values():
+                    self._blobs.setdefault(blob.sha256, blob)
 
     def _telling(self, what: str) -> _Telling:
         return _Telling(self._listener, what)

@@ -24,14 +24,16 @@ def everything(server: Server) -> list[DatasetInfo]:
     return _sorted([_with_default(server, info) for info in found.values()])
 
 
-def of_name(server: Server, name: str) -> list[DatasetInfo]:
+async def of_name(server: Server, name: str) -> list[DatasetInfo]:
     """Those of one dataset. What only an origin has, and cannot list, is looked for by the registry's versions.
 
     Raises as `OnDemand.want`.
     """
-    found = [info for info in everything(server) if info.name == name]
-    if found:
-        return found
+    found = [info for info in await server.in_thread(lambda: everything(server)) if info.name == name]
+    return found or await server.asking(lambda: _asked(server, name))
+
+
+def _asked(server: Server, name: str) -> list[DatasetInfo]:
     with suppress(DatahubError):
         for version in catalog(server.settings).versions(name)[::-1]:
             ref = Ref(name, version, default_variant(server.settings, Ref(name, version)))

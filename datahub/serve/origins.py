@@ -89,9 +89,10 @@ class Origin:
                 return self._infos
             self._told = time.monotonic()
         with suppress(DatahubError, msgspec.DecodeError):
-            server = self.server()
+            seconds = min(self._seconds, LISTING)
+            server = self.server(seconds)
             if server is not None:
-                data = server.whole(DATASETS, min(self._seconds, LISTING))
+                data = server.whole(DATASETS, seconds)
                 found = msgspec.json.decode(data, type=Datasets).datasets
                 self._infos = [msgspec.structs.replace(each, local=False, default=False) for each in found]
             elif self.url.startswith(FOLDER):
@@ -102,7 +103,7 @@ class Origin:
         """The files at a place that this origin named."""
         return guarded(open_files(place))
 
-    def server(self) -> ServerClient | None:
+    def server(self, seconds: float) -> ServerClient | None:
         """The cache server that this origin is, if it is one. Raises `OriginError`s while that cannot be told."""
         from datahub.stream.served import ServedFiles  # imports urllib3, as the next one
         from datahub.wire.client import ServerClient
@@ -110,13 +111,12 @@ class Origin:
         if not self.url.startswith(("http://", "https://")):
             return ServedFiles.client_of(self.url)
         client = ServerClient(self.url) if "@" not in self.url else None
-        with self._lock:
-            if self._server is None:
-                self._server = client is not None and client.is_server(self._seconds)
-            return client if self._server else None
+        if self._server is None:
+            self._server = client is not None and client.is_server(seconds)
+        return client if self._server else None
 
     def _places(self, ref: Ref) -> Iterator[str]:
-        if (server := self.server()) is not None:
+        if (server := self.server(self._seconds)) is not None:
             from datahub.stream.served import served_url
 
             yield served_url(server.url, ref)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from datahub.serve import answers
-from datahub.serve.sending import IMMUTABLE, send_blob
+from datahub.serve.sending import IMMUTABLE, send_blob, send_memory
 from datahub.serve.state import SERVER
 from datahub.wire.paths import BLOBS
 
@@ -28,5 +28,4 @@ async def blocks(request: web.Request) -> web.StreamResponse:
     found = await request.app[SERVER].blob(sha256)
     if found is None:
         return answers.not_found(f"blob {sha256}")
-    headers = {**answers.COMMON, hdrs.ETAG: f'"{sha256}.blocks"', hdrs.CACHE_CONTROL: IMMUTABLE}
-    return web.Response(body=found.raw, content_type=BINARY, headers=headers)
+    return send_memory(request, found.raw, f"{sha256}.blocks", BINARY, IMMUTABLE)

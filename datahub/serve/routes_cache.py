@@ -17,6 +17,7 @@ from datahub.core.refs import Ref
 from datahub.core.sizes import format_bytes
 from datahub.serve import answers, listing
 from datahub.serve.answers import Refusal
+from datahub.serve.bodies import body_of
 from datahub.serve.library import Variant
 from datahub.serve.state import SERVER, Server
 from datahub.serve.warming import blobs_of
@@ -95,7 +96,7 @@ async def evict(request: web.Request) -> web.StreamResponse:
 async def _asked(request: web.Request) -> tuple[Command, Variant]:
     """The command, and the variant it is about. Raises `Refusal`, and what looking for a variant does."""
     try:
-        command = msgspec.json.decode(await request.read(), type=Command)
+        command = msgspec.json.decode(await body_of(request), type=Command)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refusal(400, "BadCommand", f"the body is no command: {error}") from error
     try:
@@ -103,16 +104,16 @@ async def _asked(request: web.Request) -> tuple[Command, Variant]:
     except DatahubError as error:
         raise Refusal(400, type(error).__name__, error.message, error.next_step) from error
     server = request.app[SERVER]
-    full = ref if ref.version and ref.variant else await server.in_thread(lambda: _full(server, ref))
+    full = ref if ref.version and ref.variant else await _full(server, ref)
     found = await server.variant(full) if full is not None else None
     if found is None:
         raise Refusal(404, "NotFound", f"there is no dataset {ref} here")
     return command, found
 
 
-def _full(server: Server, ref: Ref) -> Ref | None:
+async def _full(server: Server, ref: Ref) -> Ref | None:
     """Newest version, default variant, among those that there are."""
-    for info in listing.of_name(server, ref.name):
+    for info in await listing.of_name(server, ref.name):
         if ref.version in (None, info.version) and (info.variant == ref.variant if ref.variant else info.default):
             return Ref(info.name, info.version, info.variant)
     return None
@@ -124,7 +125,7 @@ async def _held(request: web.Request, variant: Variant, name: str, seconds: floa
     found = await _booked(server, lambda: server.holdings.hold(ref, name, _size(variant), seconds))
     if found.granted:
         return answers.message(_verdict(variant, found))
-    fits = await server.in_thread(lambda: _fits(server, variant, found.room))
+    fits = await _fits(server, variant, found.room)
     size, room, limit = (format_bytes(each) for each in (found.bytes, found.room, found.limit))
     text = f"{ref} takes {size}, and of {limit} there is room for {room}"
     hint = f"{' or '.join(fits)} would fit" if fits else "unpin or evict others, or give the server a larger --quota"
@@ -158,9 +159,9 @@ def _size(variant: Variant) -> int:
     return sum(blob.size for blob in blobs_of(variant, ""))
 
 
-def _fits(server: Server, variant: Variant, room: int) -> list[str]:
+async def _fits(server: Server, variant: Variant, room: int) -> list[str]:
     """Other variants of the same dataset that would fit."""
-    found = [info for info in listing.of_name(server, variant.ref.name) if info.bytes <= room or info.local]
+    found = [info for info in await listing.of_name(server, variant.ref.name) if info.bytes <= room or info.local]
     refs = [str(Ref(info.name, info.version, info.variant)) for info in found]
     return [ref for ref in refs if ref != str(variant.ref)]
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from datahub.core.refs import NAME, VARIANT, VERSION, Ref
 from datahub.serve import answers, listing
 from datahub.serve.library import Variant
 from datahub.serve.samples import member, sample_blob
-from datahub.serve.sending import CHECKED, select, send_blob
+from datahub.serve.sending import CHECKED, send_blob, send_memory
 from datahub.serve.state import SERVER
-from datahub.store.cache.block import Data
 from datahub.wire.messages import Datasets
 from datahub.wire.paths import BLOCKS, DATASETS, RECORD
 
@@ -44,7 +43,7 @@ async def of_name(request: web.Request) -> web.StreamResponse:
     if not NAME.fullmatch(name):
         return answers.not_found(f"dataset {name}")
     server = request.app[SERVER]
-    found = await server.in_thread(lambda: listing.of_name(server, name))
+    found = await listing.of_name(server, name)
     return answers.message(Datasets(datasets=found)) if found else answers.not_found(f"dataset {name}")
 
 
@@ -59,9 +58,9 @@ async def file(request: web.Request) -> web.StreamResponse:
     if found is None:
         return answers.not_found(f"dataset {ref}")
     if path == RECORD:
-        return _memory(request, found.data, found.etag, KINDS[".json"])
+        return send_memory(request, found.data, found.etag, KINDS[".json"], CHECKED)
     if path == BLOCKS:
-        return _memory(request, found.raws, f"{found.etag}.blocks", BINARY)
+        return send_memory(request, found.raws, f"{found.etag}.blocks", BINARY, CHECKED)
     if path in found.blobs:
         return await send_blob(request, found.blobs[path], kind_of(path), CHECKED)
     if path.startswith(SAMPLES):
@@ -80,19 +79,3 @@ async def _sample(request: web.Request, variant: Variant, name: str) -> web.Stre
 def kind_of(path: str) -> str:
     dot = path.rfind(".")
     return KINDS.get(path[dot:].lower() if dot >= 0 else "", BINARY)
-
-
-def _memory(request: web.Request, data: Data, etag: str, kind: str) -> web.Response:
-    """A small file that is held in memory."""
-    wanted = select(request, etag, len(data))
-    headers = {**answers.COMMON, hdrs.ETAG: f'"{etag}"', hdrs.CACHE_CONTROL: CHECKED, hdrs.ACCEPT_RANGES: "bytes"}
-    if wanted.status in (304, 412):
-        return web.Response(status=wanted.status, headers=headers)
-    if wanted.status == 416:
-        return web.Response(status=416, headers={**headers, hdrs.CONTENT_RANGE: f"bytes */{len(data)}"})
-    headers[hdrs.CONTENT_TYPE] = kind
-    body = memoryview(data)
-    if wanted.span is not None:
-        headers[hdrs.CONTENT_RANGE] = wanted.span.content(len(data))
-        body = body[wanted.span.start : wanted.span.end]
-    return web.Response(status=wanted.status, body=bytes(body), headers=headers)

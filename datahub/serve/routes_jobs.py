@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from contextlib import suppress
 
@@ -12,15 +11,12 @@ from aiohttp import web
 from datahub.core.errors import BadReference
 from datahub.core.refs import Ref
 from datahub.serve import answers
+from datahub.serve.bodies import body_of
 from datahub.serve.jobs import TooManyJobs
 from datahub.serve.state import SERVER, Server
 from datahub.wire.messages import Job, JobAsked, Jobs
 from datahub.wire.paths import JOBS
 
-LARGEST = 1 << 16
-"""Bytes of what a job says."""
-PATIENCE = 20.0
-"""Seconds for its body to arrive."""
 routes = web.RouteTableDef()
 
 
@@ -28,7 +24,7 @@ routes = web.RouteTableDef()
 async def say(request: web.Request) -> web.StreamResponse:
     server = request.app[SERVER]
     try:
-        asked = msgspec.json.decode(await _body(request), type=JobAsked)
+        asked = msgspec.json.decode(await body_of(request), type=JobAsked)
         ref = Ref.parse(asked.dataset)
     except (msgspec.DecodeError, UnicodeDecodeError, BadReference) as error:
         return answers.failure(400, "BadJob", f"not a job: {error}")
@@ -70,13 +66,3 @@ def _said(server: Server, asked: JobAsked) -> Job:
     with suppress(sqlite3.Error, OSError):
         server.holdings.renew(asked.job, asked.ttl)
     return server.jobs.say(asked)
-
-
-async def _body(request: web.Request) -> bytes:
-    if (request.content_length or 0) > LARGEST:
-        raise web.HTTPRequestEntityTooLarge(LARGEST, request.content_length or 0)
-    try:
-        async with asyncio.timeout(PATIENCE):
-            return await request.read()
-    except TimeoutError:
-        raise web.HTTPRequestTimeout from None

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from datahub.core.errors import BadArgument, WorkerDied
 from datahub.core.settings import Settings
-from datahub.serve.config import ServeConfig, Tokens, tokens_of
+from datahub.serve.config import STALL, ServeConfig, Tokens, tokens_of
 from datahub.serve.origins import normal
 from datahub.store.find import roots
 
@@ -71,6 +71,8 @@ def bind(config: ServeConfig) -> list[socket.socket]:
             each = socket.socket(family, socket.SOCK_STREAM)
             found.append(each)
             each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Of each connection: the kernel ends one whose client takes nothing, whatever it is that is sent.
+            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * STALL))
             if config.workers > 1:
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             each.bind(where)

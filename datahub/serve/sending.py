@@ -11,16 +11,17 @@ from typing import Any, cast
 from aiohttp import hdrs, web
 
 from datahub.serve.answers import COMMON
+from datahub.serve.config import STALL
 from datahub.serve.engine import Engine, Piece
 from datahub.serve.library import Blob
 from datahub.serve.state import SERVER
+from datahub.store.cache.block import Data
 from datahub.wire import ranges
 from datahub.wire.paths import JOB
 from datahub.wire.ranges import Range
 
-STALL = 60.0
-"""Seconds in which a client must take `STEP` bytes, or its connection is ended."""
 STEP = 4 << 20
+"""Bytes that a client must take in `STALL` seconds."""
 COPY = 256 << 10
 """Bytes copied at once where sendfile cannot be used: under TLS."""
 JOB_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -70,6 +71,22 @@ async def send_blob(request: web.Request, blob: Blob, kind: str, caching: str) -
         return response
     await _Body(request, blob, span).send(response)
     return response
+
+
+def send_memory(request: web.Request, data: Data, etag: str, kind: str, caching: str) -> web.Response:
+    """Answer with a small file that is held in memory."""
+    wanted = select(request, etag, len(data))
+    headers = {**COMMON, hdrs.ETAG: f'"{etag}"', hdrs.CACHE_CONTROL: caching, hdrs.ACCEPT_RANGES: "bytes"}
+    if wanted.status in (304, 412):
+        return web.Response(status=wanted.status, headers=headers)
+    if wanted.status == 416:
+        return web.Response(status=416, headers={**headers, hdrs.CONTENT_RANGE: f"bytes */{len(data)}"})
+    headers[hdrs.CONTENT_TYPE] = kind
+    body = memoryview(data)
+    if wanted.span is not None:
+        headers[hdrs.CONTENT_RANGE] = wanted.span.content(len(data))
+        body = body[wanted.span.start : wanted.span.end]
+    return web.Response(status=wanted.status, body=bytes(body), headers=headers)
 
 
 def select(request: web.Request, etag: str, size: int) -> Wanted:

@@ -28,6 +28,8 @@ class Behaviour:
     redirect: str | None = None
     pause: float = 0.0
     """Seconds between 256 KiB pieces."""
+    held: threading.Event | None = None
+    """What an answer waits for."""
 
 
 @dataclass
@@ -54,6 +56,8 @@ class Handler(BaseHTTPRequestHandler):
             found = self.origin.paths.get(self.path)
             status = found.statuses.pop(0) if found and found.statuses else None
             cut = found.cut.pop(0) if found and found.cut and status is None else None
+        if found is not None and found.held is not None:
+            found.held.wait(30.0)
         if found is None or status is not None:
             return self.empty(status or 404, found.headers if found else {})
         if found.redirect:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from urllib.parse import parse_qsl
+
 from aiohttp import hdrs, web
 
+from datahub.serve.bodies import body_of
 from datahub.serve.pages.rendering import FOLDER, HEADERS, html, missing, page
 from datahub.serve.pages.session import COOKIE, LIFE, LOGIN, STATIC, inside, issued, matching
 from datahub.serve.state import SERVER
@@ -17,10 +20,9 @@ async def form(request: web.Request) -> web.StreamResponse:
 
 async def login(request: web.Request) -> web.StreamResponse:
     server = request.app[SERVER]
-    sent = await request.post()
-    going, typed = (sent.get(each, "") for each in ("next", "token"))
-    going = inside(going if isinstance(going, str) else "/")
-    token = matching(server.tokens, typed) if isinstance(typed, str) else None
+    sent = dict(parse_qsl((await body_of(request)).decode("utf-8", "replace")))
+    going = inside(sent.get("next", "/"))
+    token = matching(server.tokens, sent.get("token", ""))
     if token is None:
         server.metrics.refused("token")
         return html(request, "login.html", status=401, going=going, wrong=True)
