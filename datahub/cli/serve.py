@@ -49,6 +49,7 @@ def command(app: App, /, file: str | None, store: str | None, **flags: Any) -> N
     try:
         from datahub.serve import running
         from datahub.serve.config import ServeConfig, cache_folder, resolve
+        from datahub.serve.origins import shown
     except ModuleNotFoundError as error:
         raise MissingExtra("serve", "datahub serve") from error
     _needs_extra()
@@ -57,10 +58,12 @@ def command(app: App, /, file: str | None, store: str | None, **flags: Any) -> N
     path = file or os.environ.get("DATAHUB_SERVE_CONFIG")
     config = resolve(flags, os.environ, Path(path) if path else None)
     settings = app.settings
+    origins = [shown(each) for each in config.origin]
 
     def started(url: str) -> None:
         app.echo(_line(url, config))
-        app.emit({"url": url, "store": str(settings.home), "origins": config.origin, "workers": config.workers})
+        told = {"url": url, "store": str(settings.home), "origins": origins, "workers": config.workers}
+        app.emit(told)
 
     def _line(url: str, config: ServeConfig) -> str:
         parts = [f"serving {settings.home} at {url}"]
@@ -68,7 +71,7 @@ def command(app: App, /, file: str | None, store: str | None, **flags: Any) -> N
             parts.append(f"{config.workers} processes")
         if config.origin:
             quota = f", at most {format_bytes(config.quota)}" if config.quota else ""
-            parts.append(f"origins {' '.join(config.origin)} through {cache_folder(config, settings)}{quota}")
+            parts.append(f"origins {' '.join(origins)} through {cache_folder(config, settings)}{quota}")
         parts.append("with tokens" if config.token_file else "without tokens")
         return ", ".join(parts)
 

@@ -112,6 +112,8 @@ def _check(config: ServeConfig) -> None:
 
 
 def _check_cache(config: ServeConfig) -> None:
+    if config.cache_dir is not None and config.cache_dir.exists() and not config.cache_dir.is_dir():
+        raise BadArgument("--cache-dir", str(config.cache_dir), "is no folder")
     if config.quota is not None and config.quota < 1:
         raise BadArgument("--quota", config.quota, "must be a positive number of bytes")
     if config.soft_quota is not None and not 0 < config.soft_quota <= (config.quota or config.soft_quota):
@@ -160,26 +162,46 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _convert(name: str, raw: Any, where: str) -> Any:
     try:
-        return _CONVERT.get(name, str)(raw)
-    except (ValueError, TypeError) as error:
-        raise BadArgument(
-            where, raw, str(error) if _CONVERT.get(name) is _bytes else "is not what is expected here"
-        ) from error
+        return _CONVERT[name](raw)
+    except ValueError as error:
+        raise BadArgument(where, raw, str(error)) from error
+
+
+def _text(raw: Any) -> str:
+    if not isinstance(raw, str):
+        raise ValueError("is no text")
+    return raw
 
 
 def _path(raw: Any) -> Path:
-    return Path(str(raw)).expanduser().absolute()
+    return Path(raw if isinstance(raw, Path) else _text(raw)).expanduser().absolute()
 
 
 def _origins(raw: Any) -> tuple[str, ...]:
     """A list, or text with blanks between the URLs."""
-    return tuple(raw.split()) if isinstance(raw, str) else tuple(str(each) for each in raw)
+    if isinstance(raw, str):
+        return tuple(raw.split())
+    if not isinstance(raw, list | tuple) or not all(isinstance(each, str) for each in raw):
+        raise ValueError("is no list of URLs")
+    return tuple(raw)
 
 
 def _whole(raw: Any) -> int:
-    if isinstance(raw, bool | float):
-        raise TypeError
-    return int(raw)
+    try:
+        if not isinstance(raw, bool | float):
+            return int(raw)
+    except (ValueError, TypeError):
+        pass
+    raise ValueError("is no whole number")
+
+
+def _number(raw: Any) -> float:
+    try:
+        if not isinstance(raw, bool):
+            return float(raw)
+    except (ValueError, TypeError):
+        pass
+    raise ValueError("is no number")
 
 
 def _bytes(raw: Any) -> int:
@@ -191,10 +213,13 @@ def _truth(raw: Any) -> bool:
     try:
         return raw if isinstance(raw, bool) else words[str(raw).strip().lower()]
     except KeyError:
-        raise ValueError from None
+        raise ValueError("is neither true nor false") from None
 
 
 _CONVERT: dict[str, Callable[[Any], Any]] = {
+    "host": _text,
+    "policy": _text,
+    "access_log": _text,
     "port": _whole,
     "workers": _whole,
     "connections": _whole,
@@ -204,9 +229,9 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
     "scrub_rate": _bytes,
     "insecure": _truth,
     "allow_fetch": _truth,
-    "rate": float,
-    "drain": float,
-    "origin_timeout": float,
+    "rate": _number,
+    "drain": _number,
+    "origin_timeout": _number,
     "cache_dir": _path,
     "token_file": _path,
     "admin_token_file": _path,

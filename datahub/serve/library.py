@@ -17,7 +17,7 @@ from datahub.core.errors import DatahubError, RecordInvalid
 from datahub.core.events import Listener, Note
 from datahub.core.refs import Ref, version_key
 from datahub.core.settings import Settings
-from datahub.serve.origins import Found, Origin
+from datahub.serve.origins import Found, Origin, shown
 from datahub.serve.shelf import Shelf
 from datahub.store import blocks, find
 from datahub.store import record as records
@@ -173,7 +173,7 @@ class Library:
     def _places(self, ref: str) -> Iterator[Files]:
         """Where a variant is at the first origin that has it."""
         for origin in self._origins:
-            with self._telling(f"{ref} at {origin.url}"):
+            with self._telling(f"{ref} at {shown(origin.url)}"):
                 found = origin.find(Ref.parse(ref))
                 if found is not None:
                     yield found.files

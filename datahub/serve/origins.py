@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
 
@@ -145,13 +145,22 @@ def _infos_below(folder: Path) -> Iterator[DatasetInfo]:
                 )
 
 
+def shown(url: str) -> str:
+    """As people may see it: without what is secret in it."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")) if parts.netloc else url
+
+
 def normal(url: str) -> str:
     """A folder as a file:// URL; others as they are, without a slash at their end. Raises `BadArgument`."""
     if not url:
         raise BadArgument("origin", url, "is empty", "give a folder or scheme://place")
     scheme, colon, _ = url.partition("://")
     if not colon:
-        return Path(url).expanduser().absolute().as_uri()
+        folder = Path(url).expanduser().absolute()
+        if not folder.is_dir():
+            raise BadArgument("origin", url, "is no folder that is there", "mount it first, or give scheme://place")
+        return folder.as_uri()
     if scheme not in SCHEMES:
         from datahub.acquire.remote import known  # imports fsspec
 

@@ -145,9 +145,15 @@ def tls(config: ServeConfig) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(config.cert, config.key)
+        # The password is for a key that has one: OpenSSL would ask the terminal for it.
+        context.load_cert_chain(config.cert, config.key, password="")
     except (OSError, ssl.SSLError) as error:
-        reason = error.strerror or str(error)
+        if not isinstance(error, ssl.SSLError):
+            reason = error.strerror or str(error)
+        elif error.reason == "KEY_VALUES_MISMATCH":
+            reason = "it is the key of another certificate"
+        else:
+            reason = "they are not PEM, or the key has a passphrase"
         raise BadArgument("--cert", str(config.cert), f"cannot be used with {config.key}: {reason}") from error
     return context
 

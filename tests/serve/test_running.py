@@ -188,7 +188,7 @@ def test_flags_win_over_the_environment_over_the_file(tmp_path):
         ({"cert": "a"}, "TLS needs --key too"),
         ({"host": "::"}, "without a token"),
         ({"host": "cache.example"}, "without a token"),
-        ({"origin_timeout": "soon"}, "not what is expected"),
+        ({"origin_timeout": "soon"}, "is no number"),
         ({"rate": -1.0}, "positive"),
     ],
 )
