@@ -24,7 +24,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.http_exceptions import HttpProcessingError
 
-from datahub.core.errors import BadArgument
+from datahub.core.errors import from_oserror
 from datahub.core.events import Event, Note
 from datahub.serve.sending import job_of
 
