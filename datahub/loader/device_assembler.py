@@ -26,6 +26,7 @@ from datahub.tensor.device.transforming import OnePass, lookup_after
 from datahub.tensor.draws import Draws
 from datahub.tensor.frames import Frame, Frames
 from datahub.tensor.fused.apply import NUMBERS, Upload
+from datahub.tensor.fused.lines import Lookup
 from datahub.tensor.transforms import BatchTransform, Images
 from datahub.tensor.windows import take_rows
 
@@ -54,7 +55,8 @@ class DeviceAssembler(Assembler):
         self._one_pass = OnePass.of(transform)
         self._last = lookup_after(self._fold) if self._fold is not None else self._one_pass.last
         self._kept: dict[str, torch.Tensor] = {}
-        """What every batch needs of the device: the lookup's table, the resident pixels."""
+        """What every batch needs of the device: the resident pixels."""
+        self._looked_up: Lookup | None = None
 
     @property
     def place(self) -> str:
@@ -70,6 +72,7 @@ class DeviceAssembler(Assembler):
     def close(self) -> None:
         self._ring.close()  # lanes may still read what is kept
         self._kept.clear()
+        self._looked_up = None
 
     def reside(self, resident: Resident | None) -> None:
         super().reside(resident)
@@ -120,7 +123,8 @@ class DeviceAssembler(Assembler):
 
     def _pixels_sent(self, work: Work, columns: dict[str, Any]) -> Ticket[Any]:
         """Images that the host has decoded, or rows of those that the device holds."""
-        recipe, draws, table = self._recipe, work.draws, self._table()
+        recipe, draws, lookup = self._recipe, work.draws, self._lookup()
+        table = None if lookup is None else lookup.table
         rows: NDArray[np.int64] | None = None
         images: Any = work.each if work.slab is None else work.slab
         if work.resident is not None and "pixels" in self._kept and not work.aside:
@@ -157,7 +161,7 @@ class DeviceAssembler(Assembler):
         return self._parts_on(shown, work.draws, columns)
 
     def _parts_on(self, shown: Sequence[Shown], draws: Draws, columns: dict[str, Any]) -> Ticket[Any]:
-        recipe, fold, table = self._recipe, self._fold, self._table()
+        recipe, fold, lookup = self._recipe, self._fold, self._lookup()
         coded = [each.part.data for each in shown if each.part.coded]
         pixels = [torch.from_numpy(each.part.data) for each in shown if not each.part.coded]
         cargo = Cargo(coded, {"batch": columns, "images": pixels}, _room(len(shown)))  # type: ignore[arg-type]
@@ -176,7 +180,7 @@ class DeviceAssembler(Assembler):
                     )
                 return framed_on(
                     images, shown, fold, recipe.dtype, draws,
-                    table=table, channels_last=recipe.channels_last, upload=upload,
+                    lookup=lookup, channels_last=recipe.channels_last, upload=upload,
                 )  # fmt: skip
 
             return self._enqueued(lane, cargo, make)
@@ -200,14 +204,15 @@ class DeviceAssembler(Assembler):
         with self._counters.timing("transform"):
             return lane.enqueue(work)
 
-    def _table(self) -> torch.Tensor | None:
-        """The table of the lookup that ends the transform, on the device. No lane may be held."""
+    def _lookup(self) -> Lookup | None:
+        """The lookup that ends the transform, on the device. No lane may be held."""
         if self._last is None:
             return None
-        if "table" not in self._kept:
-            table = self._last.looked_up(self._recipe.dtype, self._channels)
-            self._kept["table"] = self._ring.keep(table.view(torch.uint8).numpy()).view(table.dtype)
-        return self._kept["table"]
+        if self._looked_up is None:
+            table, line = self._last.lookup(self._recipe.dtype, self._channels)
+            there = self._ring.keep(table.view(torch.uint8).numpy()).view(table.dtype)
+            self._looked_up = Lookup(there, None if line is None else self._ring.keep(line.numpy()))
+        return self._looked_up
 
     def _shown_in(self, work: Work, row: int) -> Shown:
         each: Shown | torch.Tensor = work.each[row]

@@ -11,6 +11,7 @@ import torch
 from datahub.core.errors import BadArgument
 from datahub.tensor.batched import DTYPES, BatchTransform, Images
 from datahub.tensor.draws import Draws
+from datahub.tensor.fused.lines import Lookup, line_of
 from datahub.tensor.fused.moving import moved
 from datahub.tensor.lookup import Table
 
@@ -59,6 +60,13 @@ class Normalize(BatchTransform):
         self._lookup(dtype)
         self._check(channels)
         return self.table(dtype).expand(channels, 256).contiguous()
+
+    def lookup(self, dtype: torch.dtype | None, channels: int) -> Lookup:
+        """The same with its line, where it has one, on the host. Raises as `looked_up`."""
+        table = self.looked_up(dtype, channels)
+        mean, std = np.array(self.mean), np.array(self.std)
+        slope, start = (np.broadcast_to(each, channels).tolist() for each in (1 / (255 * std), -mean / std))
+        return Lookup(table, line_of(table, slope, start))
 
     def _check(self, channels: int) -> None:
         if len(self.mean) not in (1, channels):

@@ -244,7 +244,7 @@ def kernel(bench: Bench) -> dict[str, Any]:
     assert folded is not None
     frames = folded.frames(sizes, Draws(0, 0, np.arange(bench.batch)))
     regions = Regions.of(frames.scaled, frames.window, frames.flip, (SIZE, SIZE), frames.box.tolist())
-    table = Normalize(*IMAGENET).looked_up(torch.bfloat16, 3).to(bench.device)
+    lookup = Normalize(*IMAGENET).lookup(torch.bfloat16, 3).to(bench.device)
     # Told of beforehand, as by a lane: the copy of a few kilobytes is no part of the kernel.
     told: dict[tuple[int, ...], torch.Tensor] = {}
 
@@ -252,7 +252,7 @@ def kernel(bench: Bench) -> dict[str, Any]:
         return told.setdefault(numbers.shape, torch.from_numpy(numbers).to(bench.device))
 
     def run() -> torch.Tensor:
-        return resample(images, regions, table=table, channels_last=True, upload=upload)
+        return resample(images, regions, lookup=lookup, channels_last=True, upload=upload)
 
     batch = run()
     read = int((frames.box[:, 2] * frames.box[:, 3] * 3).sum())

@@ -11,11 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as F
 
 from datahub.tensor.draws import Draws
+from datahub.tensor.fused import apply
 from datahub.tensor.fused.apply import resample
 from datahub.tensor.fused.groups import framed_alike
+from datahub.tensor.fused.lines import Lookup
 from datahub.tensor.fused.moving import moved
 from datahub.tensor.fused.regions import Regions
 from datahub.tensor.moves import RandomCrop, RandomHorizontalFlip, RandomVerticalFlip, chained
@@ -72,27 +76,102 @@ def test_the_reference_is_torchvisions_resized_crop_bit_for_bit():
 SIZES = [(1, 1), (19, 3), (14, 21), (40, 33)]
 
 
-CASES = [(1, False, True), (3, False, False), (3, True, True)]
+def lookup(kind: str, channels: int) -> Lookup | None:
+    """``line``: a table that has one; the kernel then computes instead of looking up."""
+    found = None if kind == "none" else Normalize(*IMAGENET).lookup(torch.bfloat16, 3)
+    if found is None:
+        return None
+    assert found.line is not None
+    line = found.line[:channels].contiguous() if kind == "line" else None
+    return Lookup(found.table[:channels].contiguous(), line)
 
 
-@pytest.mark.parametrize(("channels", "channels_last", "looked_up"), CASES)
-def test_the_kernel_is_the_reference(channels, channels_last, looked_up):
+def same(
+    images: list[torch.Tensor], shown: Regions, channels_last: bool = False, looked_up: Lookup | None = None
+) -> None:
+    """The kernel gives what the reference does, to the bit."""
+    wanted = resample(images, shown, lookup=looked_up, channels_last=channels_last, kernel=False)
+    there = None if looked_up is None else looked_up.to(DEVICE)
+    on = [each.to(DEVICE) for each in images]
+    found = resample(on, shown, lookup=there, channels_last=channels_last, kernel=True).cpu()
+    assert found.stride() == wanted.stride() and found.dtype == wanted.dtype
+    assert torch.equal(found, wanted)
+
+
+CASES = [(1, False, "table"), (3, False, "none"), (3, True, "table"), (3, True, "line")]
+
+
+@pytest.mark.parametrize(("channels", "channels_last", "kind"), CASES)
+def test_the_kernel_is_the_reference(channels, channels_last, kind):
     rng = random.Random(channels)
     images = [image(rng, *size, channels) for size in SIZES]
-    given = regions(
+    shown = regions(
         [box(rng, *size) for size in SIZES[:-1]] + [(0.25, 3.5, 31.5, 33.75)],
         (7, 10),
         scaled=[(7, 10), (20, 25), (4, 8), (9, 14)],
         corner=[(0, 0), (5, 2), (-2, -3), (1, 0)],
         flip=[True, True, False, True],
     )
-    table = Normalize(*IMAGENET).looked_up(torch.bfloat16, 3)[:channels].contiguous() if looked_up else None
-    wanted = resample(images, given, table=table, channels_last=channels_last, kernel=False)
-    on = [each.to(DEVICE) for each in images]
-    there = None if table is None else table.to(DEVICE)
-    found = resample(on, given, table=there, channels_last=channels_last, kernel=True).cpu()
-    assert found.stride() == wanted.stride() and found.dtype == wanted.dtype
-    assert torch.equal(found, wanted)
+    same(images, shown, channels_last, lookup(kind, channels))
+
+
+def planar(height: int, width: int, at: int, seed: int) -> torch.Tensor:
+    """An image that begins ``at`` bytes into its memory, and ends with it."""
+    seeded = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (at + 3 * height * width,), dtype=torch.uint8, generator=seeded)[at:].view(
+        3, height, width
+    )
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_tiles_of_planar_images_meet(monkeypatch, channels_last):
+    """Several tiles of rows and of values, scaled to less than half and not; images that begin anywhere in a word."""
+    monkeypatch.setattr(apply, "TALL", 5)
+    monkeypatch.setattr(apply, "WIDE", 16)
+    images = [planar(13, 15, at, at) for at in (1, 2)]
+    shown = regions([(0, 0, 15, 13), (6, 2, 9, 11)], (7, 7), scaled=[(6, 7), (7, 8)], flip=[True, False])
+    same(images, shown, channels_last, lookup("line", 3))
+
+
+@pytest.fixture
+def read(monkeypatch) -> list[np.ndarray]:
+    """Addresses that interpreted kernels read."""
+    if DEVICE.type == "cuda":
+        pytest.skip("kernels are compiled where a CUDA device is")
+    from triton.runtime.interpreter import InterpreterBuilder
+
+    found: list[np.ndarray] = []
+    load = InterpreterBuilder.create_masked_load
+
+    def noted(self, pointers, mask, *rest):
+        found.append(pointers.data[mask.data].astype(np.int64).ravel())
+        return load(self, pointers, mask, *rest)
+
+    monkeypatch.setattr(InterpreterBuilder, "create_masked_load", noted)
+    return found
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 8), (4, 8), (5, 9), (2, 7), (8, 1)])
+def test_nothing_behind_an_images_end_is_read(read, height, width):
+    """The box ends with the memory, and rows are as short as the kernel's fast way takes them, or shorter."""
+    whole = (0, 0, width, height), (4, 6)
+    corner = (width - 1, height - 1, 1, 1), (2, 2)
+    for at, (shown, size) in ((3, whole), (0, corner)):
+        image = planar(height, width, at, 1)
+        read.clear()
+        same([image], regions([shown], size))
+        begin, end = image.data_ptr(), image.data_ptr() + image.numel()
+        near = np.concatenate(read)
+        near = near[(near > begin - 64) & (near < end + 64)]
+        assert len(near) and near.min() >= begin & -4 and near.max() < end
+
+
+def test_windows_that_show_nothing():
+    images = [planar(12, 16, 1, 1), planar(12, 16, 2, 2)]
+    shown = regions([(0, 0, 16, 12)] * 2, (6, 7), scaled=[(8, 8)] * 2, corner=[(20, 0), (-3, -20)])
+    same(images, shown)
+    black = regions([(0, 0, 16, 12)], (4, 4), scaled=[(4, 4)], corner=[(9, 9)])
+    assert not resample([images[0].to(DEVICE)], black, kernel=True).any()
 
 
 @pytest.mark.parametrize("interleaved", [False, True])
@@ -104,26 +183,47 @@ def test_images_of_one_layout(interleaved):
     images = [
         each.permute(1, 2, 0).contiguous().permute(2, 0, 1) if interleaved else each.contiguous() for each in images
     ]
-    given = regions([(0, 0, width, height) for height, width in sizes], (3, 5))
-    wanted = resample(images, given, kernel=False)
-    assert torch.equal(resample([each.to(DEVICE) for each in images], given, kernel=True).cpu(), wanted)
+    shown = regions([(0, 0, width, height) for height, width in sizes], (3, 5))
+    same(images, shown)
 
 
 def test_strong_scaling_stays_exact():
     pixels = image(random.Random(3), 40, 1)
-    given = regions([(0, 0, 1, 40)], (1, 1))
-    wanted = resample([pixels], given, kernel=False)
-    assert torch.equal(resample([pixels.to(DEVICE)], given, kernel=True).cpu(), wanted)
+    shown = regions([(0, 0, 1, 40)], (1, 1))
+    same([pixels], shown)
 
 
 def test_lookups_are_what_normalize_gives():
     rng = random.Random(4)
     pixels = image(rng, 20, 30)
-    given = regions([(3, 2, 20, 16)], (4, 4))
+    shown = regions([(3, 2, 9, 8)], (3, 4))
     normalize = Normalize(*IMAGENET)
-    table = normalize.looked_up(torch.float16, 3)
-    found = resample([pixels.to(DEVICE)], given, table=table.to(DEVICE), kernel=True).cpu()
-    assert torch.equal(found, normalize(resample([pixels], given, kernel=False), torch.float16))
+    for dtype in (torch.float16, torch.float32):
+        found = resample([pixels.to(DEVICE)], shown, lookup=normalize.lookup(dtype, 3).to(DEVICE), kernel=True).cpu()
+        assert torch.equal(found, normalize(resample([pixels], shown, kernel=False), dtype))
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0.01, 2)), min_size=1, max_size=3),
+    st.sampled_from([torch.bfloat16, torch.float16, torch.float32]),
+)
+@settings(max_examples=60, deadline=None)
+def test_lines_are_their_tables(moments, dtype):
+    """What is said to be a line is one, however a device adds: rounding products first, or not."""
+    normalize = Normalize(*zip(*moments, strict=True))
+    found = normalize.lookup(dtype, len(moments))
+    assert torch.equal(found.table, normalize.looked_up(dtype, len(moments)))
+    if found.line is None:
+        return
+    slope, start = found.line[:, :1], found.line[:, 1:]
+    values = torch.arange(256, dtype=torch.float32)[None]
+    assert torch.equal((values * slope + start).to(dtype), found.table)
+    assert torch.equal((values.double() * slope + start).float().to(dtype), found.table)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_presets_are_lines(dtype):
+    assert Normalize(*IMAGENET).lookup(dtype, 3).line is not None
 
 
 def test_what_does_not_fit_is_refused():
@@ -136,7 +236,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="image 1 is no uint8"):
         resample([pixels, pixels.float()], regions([(0, 0, 1, 1)] * 2, (2, 2)))
     with pytest.raises(ValueError, match="the table is"):
-        resample([pixels], regions([(0, 0, 1, 1)], (2, 2)), table=torch.zeros(1, 256))
+        resample([pixels], regions([(0, 0, 1, 1)], (2, 2)), lookup=Lookup(torch.zeros(1, 256)))
 
 
 def test_frames_of_differing_sizes():
@@ -193,4 +293,8 @@ def test_the_kernels_compile_for_a_card_that_is_not_here():
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split() == ["tables", "resample", "resample", "moved"]
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [line[0] for line in lines] == ["tables", "resample", "resample", "resample", "moved"] * 2
+    for line in lines:
+        assert "spilled=0" in line
+        assert int(line[2].partition("=")[2]) <= 128  # sixteen warps of a multiprocessor, at least

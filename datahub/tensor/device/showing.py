@@ -15,6 +15,7 @@ from datahub.tensor.folding import Folded
 from datahub.tensor.frames import Frame
 from datahub.tensor.fused.apply import Upload, resample
 from datahub.tensor.fused.groups import framed_alike
+from datahub.tensor.fused.lines import Lookup
 from datahub.tensor.fused.regions import Regions
 
 
@@ -37,23 +38,23 @@ def framed_on(
     dtype: torch.dtype | None,
     draws: Draws,
     *,
-    table: torch.Tensor | None,
+    lookup: Lookup | None,
     channels_last: bool,
     upload: Upload,
 ) -> Images:
     """The frames of ``images``, uint8 ``(C, h, w)`` of any strides, and what ``fold`` does to frames afterwards.
 
-    ``table``: on the device, of the lookup that is all there is to do; the frames are then made with it.
+    ``lookup``: on the device, where it is all there is to do; the frames are then made with it.
     """
     scaled = np.array([each.frame.scaled for each in shown], np.int64)
     window = np.array([each.frame.window for each in shown], np.int64)
     flip = np.array([each.frame.flip for each in shown], np.bool_)
     places = [each.part.box for each in shown]
     if fold.output is None:
-        return fold(framed_alike(images, scaled, window, flip, places), dtype, draws)
+        return fold(framed_alike(images, scaled, window, flip, places, upload), dtype, draws)
     regions = Regions.of(scaled, window, flip, fold.output, places)
-    found = resample(images, regions, table=table, channels_last=channels_last, upload=upload)
-    return found if table is not None else laid_out(fold(found, dtype, draws), channels_last)
+    found = resample(images, regions, lookup=lookup, channels_last=channels_last, upload=upload)
+    return found if lookup is not None else laid_out(fold(found, dtype, draws), channels_last)
 
 
 def whole_on(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,16 +12,17 @@ import torch
 from numpy.typing import NDArray
 
 from datahub.tensor.fused import reference
+from datahub.tensor.fused.lines import Lookup
 from datahub.tensor.fused.regions import Ints, Regions
 
 FIELDS = 13
-"""Numbers of an image that the kernels are told, as int64; see `datahub.tensor.fused.kernels`."""
+"""Numbers of an image that the kernels are told, as int64; see `datahub.tensor.fused.kernel_tables`."""
 NUMBERS = FIELDS + 4
 """Of those, with four of float64 behind them."""
 BLOCK = 256
 """Pixels of an axis that a program of the table kernel holds at once."""
-TALL, WIDE = 32, 64
-"""The tile of a warp: rows and values of output. Chosen by counting compiled instructions."""
+TALL, WIDE = 32, 128
+"""The tile of a warp: rows and values of output. Chosen by counting compiled instructions and registers."""
 
 Upload = Callable[[NDArray[np.int64]], torch.Tensor]
 """Puts numbers on the device, as a tensor of their own."""
@@ -30,7 +32,7 @@ def resample(
     images: Sequence[torch.Tensor],
     regions: Regions,
     *,
-    table: torch.Tensor | None = None,
+    lookup: Lookup | None = None,
     channels_last: bool = False,
     upload: Upload | None = None,
     kernel: bool | None = None,
@@ -38,9 +40,10 @@ def resample(
     """``(B, C, *regions.size)``: the regions of uint8 images ``(C, h, w)`` of any strides, on one device.
 
     Pixels are those of torchvision's ``resized_crop(antialias=True)`` on uint8 and a flip, bit for bit.
-    ``table`` ``(C, 256)`` says what becomes of each value, and the dtype; without it they stay uint8. ``kernel``: None
-    for Triton's on CUDA devices. Raises ``ValueError`` for images and regions that do not fit each other.
+    ``lookup`` says what becomes of each value, and the dtype; without it they stay uint8. ``kernel``: None for Triton's
+    on CUDA devices. Raises ``ValueError`` for images and regions that do not fit each other.
     """
+    table = None if lookup is None else lookup.table
     limits = checked(images, regions, table)
     device, channels = images[0].device, len(images[0])
     form = torch.channels_last if channels_last else torch.contiguous_format
@@ -49,7 +52,7 @@ def resample(
     if runs_triton(device.type) if kernel is None else kernel:
         numbers = described(images, regions, limits)
         given = torch.from_numpy(numbers).to(device) if upload is None else upload(numbers)
-        _launch(images, regions, given, table, channels_last, out)
+        _launch(regions, given, lookup, channels_last, out)
     else:
         reference.resample(images, regions, limits, table, out)
     return out
@@ -89,6 +92,10 @@ def taps_of(regions: Regions) -> int:
     return 2 * int(np.ceil(scale.max())) + 1
 
 
+ONE_AT_A_TIME = threading.Lock()
+"""Threads that launch kernels for the first time would compile them beside each other."""
+
+
 @functools.cache
 def runs_triton(kind: str) -> bool:
     """Whether the kernels are used on devices of this ``kind``."""
@@ -96,27 +103,25 @@ def runs_triton(kind: str) -> bool:
 
 
 def _launch(
-    images: Sequence[torch.Tensor], regions: Regions, given: torch.Tensor, table: torch.Tensor | None,
-    channels_last: bool, out: torch.Tensor,
-) -> None:  # fmt: skip
-    from datahub.tensor.fused import kernels
+    regions: Regions, given: torch.Tensor, lookup: Lookup | None, channels_last: bool, out: torch.Tensor
+) -> None:
+    from datahub.tensor.fused.kernel_resample import resample as kernel
+    from datahub.tensor.fused.kernel_tables import tables
 
     batch, channels, height, width = out.shape
-    shown, taps, device = max(height, width), taps_of(regions), out.device
-    first = torch.empty((batch, 2, shown), dtype=torch.int32, device=device)
-    count = torch.empty_like(first)
-    bits = torch.empty((batch, 2), dtype=torch.int32, device=device)
-    fours = -(-taps // 4) + 1  # rows may begin up to three before the first that is read
-    weights = torch.empty((batch, 2, fours, 2, shown), dtype=torch.int32, device=device)
-    kernels.tables[(batch, 2)](
-        given, given.view(torch.float64), first, count, bits, weights, height, width, shown, taps, fours,
-        FIELDS=FIELDS, BLOCK=BLOCK,
-    )  # fmt: skip
-    steps = {image.stride(2) for image in images}
+    shown, record, device = max(height, width), 2 + 2 * -(-taps_of(regions) // 4), out.device
+    spans = torch.empty((batch, 2, shown, record), dtype=torch.int32, device=device)
+    bits = torch.empty((batch, 4), dtype=torch.int32, device=device)
+    kind, read = (0, out) if lookup is None else (1, lookup.table) if lookup.line is None else (2, lookup.line)
     values = -(-width * channels // WIDE) if channels_last else channels * -(-width // WIDE)
     tiles = values * -(-height // TALL)
-    kernels.resample[(tiles * batch,)](
-        given, first, count, bits, weights, out if table is None else table, out, height, width, shown, fours, tiles,
-        FIELDS=FIELDS, CHANNELS=channels, INTERLEAVED=channels_last, LOOKED_UP=table is not None,
-        PIXEL=steps.pop() if len(steps) == 1 else 0, TALL=TALL, WIDE=WIDE, DOT=device.type == "cuda", num_warps=1,
-    )  # fmt: skip
+    with ONE_AT_A_TIME:
+        tables[(batch, 2)](
+            given, given.view(torch.float64), spans, bits, height, width, shown, record,
+            FIELDS=FIELDS, BLOCK=BLOCK, enable_fp_fusion=False,
+        )  # fmt: skip
+        kernel[(tiles * batch,)](
+            given, spans, bits, read, out, height, width, shown, record, TALL, tiles,
+            FIELDS=FIELDS, CHANNELS=channels, INTERLEAVED=channels_last, LOOKUP=kind, WIDE=WIDE,
+            ASM=device.type == "cuda", num_warps=1,
+        )  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from datahub.core.errors import BadArgument
-from datahub.tensor.fused.apply import Upload, runs_triton
+from datahub.tensor.fused.apply import ONE_AT_A_TIME, Upload, runs_triton
 from datahub.tensor.windows import Bools, Ints
 
 MODES = {"constant": 0, "edge": 1, "reflect": 2, "symmetric": 3}
@@ -89,15 +89,16 @@ def _launch(
     pixels: torch.Tensor, given: torch.Tensor, mode: int, table: torch.Tensor | None, channels_last: bool,
     out: torch.Tensor,
 ) -> None:  # fmt: skip
-    from datahub.tensor.fused import kernels
+    from datahub.tensor.fused.kernel_moved import moved as kernel
 
     count, channels, height, width = out.shape
     blocks = -(-channels * height * width // BLOCK)
-    kernels.moved[(blocks * count,)](
-        pixels, given, given[count * FIELDS :], out if table is None else table, out,
-        pixels.shape[2], pixels.shape[3], height, width, blocks,
-        CHANNELS=channels, INTERLEAVED=channels_last, LOOKED_UP=table is not None, MODE=mode, BLOCK=BLOCK,
-    )  # fmt: skip
+    with ONE_AT_A_TIME:
+        kernel[(blocks * count,)](
+            pixels, given, given[count * FIELDS :], out if table is None else table, out,
+            pixels.shape[2], pixels.shape[3], height, width, blocks,
+            CHANNELS=channels, INTERLEAVED=channels_last, LOOKED_UP=table is not None, MODE=mode, BLOCK=BLOCK,
+        )  # fmt: skip
 
 
 def _in_torch(
