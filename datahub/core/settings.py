@@ -24,6 +24,7 @@ ENVIRONMENT = {
     "cache_limit": "DATAHUB_CACHE_LIMIT",
     "manifests": "DATAHUB_MANIFESTS",
     "offline": "DATAHUB_OFFLINE",
+    "announce": "DATAHUB_ANNOUNCE",
 }
 """Setting name -> environment variable. Tokens are read where they are used and never kept in settings."""
 
@@ -51,6 +52,8 @@ class Settings:
     manifests: tuple[Path, ...] = ()
     """The user's manifest files and folders, which win over the shipped ones."""
     offline: bool = False
+    announce: bool = True
+    """Whether loaders tell the cache servers that they read from what they read, and how far they are."""
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False)
 
     @property
@@ -137,7 +140,7 @@ def _convert(name: str, raw: Any, origin: Origin) -> Any:
     if name in ("stores", "manifests"):
         parts = str(raw).split(os.pathsep) if isinstance(raw, str) else [str(part) for part in raw]
         return tuple(Path(part).expanduser().absolute() for part in parts if part)
-    if name == "offline":
+    if name in ("offline", "announce"):
         return _boolean(raw, origin)
     if name == "cache_limit":
         try:

@@ -83,6 +83,11 @@ class Iteration(Iterator[tuple[Any, int]]):
         """Batches that stand finished, in the order they will be handed out."""
         return sum(job.future.done() for job, _ in self._jobs)
 
+    @property
+    def asked(self) -> int:
+        """Where in the epoch what was asked for, or is in the making, ends."""
+        return max(self._next, self._ahead.told)
+
     def seek(self, position: int) -> None:
         """Go on at ``position`` of the same epoch; what was made ahead is dropped."""
         self._drop()

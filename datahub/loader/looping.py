@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from datahub.core.errors import BadArgument, UsageError
 from datahub.loader import arguments
+from datahub.loader.announcing import Announced
 from datahub.loader.assemble import Assembler
 from datahub.loader.batch import state_of, with_state
 from datahub.loader.course import Course
@@ -32,6 +33,7 @@ class Looping:
         assembler: Assembler,
         residency: Residency,
         staff: Staff | None,
+        announced: Announced,
         *,
         workers: int,
         prefetch: int,
@@ -41,6 +43,7 @@ class Looping:
         self.split, self.dataset, self.recipe = supplies.split, supplies.split.dataset, supplies.recipe
         self._supplies, self._source, self._counters = supplies, supplies.source, supplies.counters
         self._course, self._assembler, self._residency, self._staff = course, assembler, residency, staff
+        self.announced = announced
         self._workers, self._prefetch, self._timeout = workers, prefetch, timeout
         self._loop: weakref.ref[Iteration] | None = None
         self._listening: Listening | None = None
@@ -68,6 +71,7 @@ class Looping:
         course.begun = True
         batch = course.schedule.plan.batch
         self._assembler.reside(self._residency.open())
+        self.announced.begin(course, weakref.WeakMethod(self._progress))
         team = None if self._staff is None else self._staff.hired(self._kit)
         loop = Iteration(
             course.schedule,
@@ -209,6 +213,7 @@ class Looping:
         if loop is not None:
             loop.retire("the loader was closed", patience=self._timeout)
         self._closed = True
+        self.announced.end()
         if self._staff is not None:
             self._staff.close()
         self._assembler.close()
@@ -237,6 +242,20 @@ class Looping:
     def _running(self) -> Iteration | None:
         loop = None if self._loop is None else self._loop()
         return loop if loop is not None and loop.running else None
+
+    def _progress(self) -> tuple[int, int, int] | None:
+        """Epoch and position of the running loop, or of the next one, and how far it has asked; for another thread."""
+        if self._closed:
+            return None
+        loop, course = self._running(), self._course
+        epoch, position = course.epoch, course.position
+        if loop is None:
+            return (epoch + 1, 0, 0) if course.begun else (epoch, position, position)
+        return epoch, position, max(position, min(loop.asked, course.schedule.size))
+
+    def announce_end(self) -> None:
+        """Tell cache servers that the job is over which worker processes with copies of this loader have announced."""
+        self.announced.part(self._course)
 
     def _retire(self, reason: str) -> None:
         if (loop := self._running()) is not None:

@@ -53,6 +53,11 @@ class ReadAhead:
             if not more:
                 return
 
+    @property
+    def told(self) -> int:
+        """Where in the epoch what was announced ends; 0: nothing was."""
+        return self._told
+
     def end(self) -> None:
         """Nothing of what was announced and not read is needed."""
         if self._wanted:

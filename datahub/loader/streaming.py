@@ -14,6 +14,7 @@ from datahub.core.events import Listener, ignore
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings, resolve
 from datahub.loader import arguments
+from datahub.loader.announcing import Announced
 from datahub.loader.assemble import Assembler
 from datahub.loader.counters import Counters
 from datahub.loader.course import Asked, Course
@@ -180,12 +181,16 @@ class StreamingLoader(Looping):
             topology=topology,
             mixing=recipe.mixing,
         )
+        resident = Residency(
+            residency, found, shards, settings, recipe, workers=threads, timeout=timeout, backend=backend
+        )
         super().__init__(
             supplies,
             Course(members, asked),
             Assembler(supplies) if backend is None else DeviceAssembler(supplies, Ring(backend, timeout)),
-            Residency(residency, found, shards, settings, recipe, workers=threads, timeout=timeout, backend=backend),
+            resident,
             Staff(supplies.counters, quarantine) if processes and threads else None,
+            Announced(members, shards, resident, aloud=settings.announce),
             workers=threads,
             prefetch=prefetch,
             timeout=timeout,

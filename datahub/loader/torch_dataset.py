@@ -11,7 +11,9 @@ import gc
 import inspect
 import os
 import secrets
+import weakref
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from torch.utils.data import IterableDataset, get_worker_info
@@ -82,7 +84,10 @@ class StreamingDataset(IterableDataset[Any]):
         self._facts: Mapping[str, int | str] | None = None
         """The state of the parent's loader; None in the process that made the dataset."""
         self._made: StreamingLoader | None = None
-        self._settle(StreamingLoader(ref, split, **options))
+        loader = StreamingLoader(ref, split, **options)
+        self._run = loader.announced.run
+        self._settle(loader)
+        weakref.finalize(self, _part, loader, self._board, os.getpid())
 
     def __len__(self) -> int:
         """Batches of a whole epoch, of all workers together; the same on every rank."""
@@ -206,7 +211,9 @@ class StreamingDataset(IterableDataset[Any]):
             options = {**self._options, "topology": topology}
             if options.get("num_workers") is None and Seat.here().inside:
                 options["num_workers"] = 0
-            self._settle(StreamingLoader(ref, self._split, **options))
+            made = StreamingLoader(ref, self._split, **options)
+            made.announced.run = self._run
+            self._settle(made)
         assert self._made is not None
         return self._made
 
@@ -246,6 +253,7 @@ class StreamingDataset(IterableDataset[Any]):
             "_board": self._board,
             "_topology": topology,
             "_facts": facts,
+            "_run": self._run,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -253,6 +261,13 @@ class StreamingDataset(IterableDataset[Any]):
 
 
 StreamingDataset.__init__.__signature__ = inspect.signature(StreamingLoader.__init__)  # type: ignore[attr-defined]
+
+
+def _part(loader: StreamingLoader, board: Board, process: int) -> None:
+    """The dataset goes: so does the job that its workers have announced to cache servers."""
+    if process == os.getpid() and board.read().loop:
+        with suppress(DatahubError, OSError, RuntimeError):
+            loader.announce_end()
 
 
 def _on_host(device: Any) -> bool:

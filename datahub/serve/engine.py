@@ -104,6 +104,15 @@ class Engine:
         """Have an origin's block in the cache; False where there is no room. Raises as `CachedBlocks.ready`."""
         return await self._blocks.ready(blob, number) is None
 
+    async def prefetch(self, blob: Blob, number: int) -> bool:
+        """`bring`, behind what readers wait for; what is in the server's own store is here."""
+        return blob.local is not None or await self._blocks.prefetch(blob, number)
+
+    @property
+    def waiting(self) -> int:
+        """Blocks of origins that readers wait for."""
+        return self._blocks.waiting
+
     def check(self, blob: Blob, number: int) -> bool:
         """Verify a block of the server's own store again; one that is wrong is not sent. For a thread."""
         right = self._local.verify(blob, number)

@@ -56,6 +56,8 @@ class CachedBlocks:
         self._descriptors = Descriptors(max(1, min(OPEN, limit // BLOCK // PINNED)))
         self._fetcher = Fetcher(THREADS)
         self._coming: dict[str, _Coming] = {}
+        self._early: set[str] = set()
+        self._joined: list[Block] = []
         self._blocks: dict[str, Block] = {}
 
     def warm(self, blob: Blob, number: int) -> Handle | None:
@@ -93,6 +95,23 @@ class CachedBlocks:
         except TimeoutError as error:
             raise OriginStalled(block.name, self._seconds) from error
 
+    @property
+    def waiting(self) -> int:
+        """Blocks on their way that somebody asked for."""
+        return len(self._coming)
+
+    async def prefetch(self, blob: Blob, number: int) -> bool:
+        """Have a block in the cache before anybody asks for it; False where there is no room. Raises as `ready`."""
+        block = blob.block(number)
+        if block.key in self._coming:
+            return True
+        self._early.add(block.key)
+        try:
+            work = partial(self._early_work, blob, number, block)
+            return await asyncio.wrap_future(self._fetcher.ask(block.key, work, urgent=False)) is not None
+        finally:
+            self._early.discard(block.key)
+
     def forget(self, blob: Blob, number: int) -> None:
         """Open the block's file anew before it is sent again."""
         self._descriptors.forget(blob.block(number).key)
@@ -100,7 +119,8 @@ class CachedBlocks:
     def sweep(self) -> list[Block]:
         """Close what was not used for a while; the blocks that were used lately."""
         keys = self._descriptors.sweep()
-        used = [self._blocks[key] for key in keys if key in self._blocks]
+        used = [self._blocks[key] for key in keys if key in self._blocks] + self._joined
+        self._joined = []
         self._blocks = {key: block for key, block in self._blocks.items() if key in self._descriptors}
         return used
 
@@ -116,6 +136,8 @@ class CachedBlocks:
         coming = self._coming.get(block.key)
         if coming is None:
             opened: list[Opened] = []
+            if block.key in self._early:
+                self._joined.append(block)  # its reader gets the bytes that were fetched early
             work = partial(self._work, blob, number, block, opened)
             future = asyncio.wrap_future(self._fetcher.ask(block.key, work, urgent=True))
             coming = self._coming[block.key] = _Coming(block, future, opened)
@@ -142,6 +164,11 @@ class CachedBlocks:
                 return data
         opened.append(found)
         return None
+
+    def _early_work(self, blob: Blob, number: int, block: Block, urgent: bool) -> Data | None:  # noqa: ARG002
+        """In a thread: the block's bytes, once they are in the cache; None where there is no room."""
+        fetch = partial(self._fetch, blob, number, block)
+        return self._cache.fill(block, fetch, seconds=self._seconds, through=False)
 
     def _fetch(self, blob: Blob, number: int, block: Block, seconds: float) -> Data:
         """The block's bytes from the first origin that has them right; else what one gave, for the cache to judge."""

@@ -1,4 +1,4 @@
-"""What a server does besides answering: it takes in its stores, warms, scrubs, and keeps below the soft quota."""
+"""What a server does besides answering: it takes in its stores, warms, scrubs, foresees, keeps below the soft quota."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from datahub.core.events import Note
+from datahub.serve.prefetching import Prefetcher
 from datahub.serve.scrubbing import Damaged, Scrubber
 from datahub.serve.state import SERVER, Server
 
@@ -26,6 +27,9 @@ async def keeping(app: web.Application) -> AsyncIterator[None]:
     work: list[Coroutine[Any, Any, None]] = [
         server.search(), server.warmer.run(server.variant), trimming(server), damaged.run(),
     ]  # fmt: skip
+    if server.config.policy == "epoch":
+        prefetcher = Prefetcher(folder, server.jobs, server.cache, server.engine, server.metrics)
+        work.append(prefetcher.run(server.variant))
     if server.config.scrub_rate:
         scrubber = Scrubber(
             folder, server.library, server.cache, server.engine, server.config.scrub_rate, server.metrics,

@@ -44,6 +44,9 @@ class Metrics:
         self._fetched = counter("datahub_origin_bytes", "Bytes received from origins.", "dataset")
         self._fetches = counter("datahub_origin_fetches", "Blocks asked of origins.", "dataset", "result")
         self._jobs = counter("datahub_job_bytes", "Bytes sent for each job.", "job")
+        self._job_hits = counter("datahub_job_hits", "Pieces of bodies for each job that were here.", "job")
+        self._job_misses = counter("datahub_job_misses", "Pieces of bodies for each job that it waited for.", "job")
+        self._prefetched = counter("datahub_prefetched_bytes", "Bytes brought before a job asked for them.", "job")
         self._waited = counter("datahub_job_wait_seconds", "What each job's requests waited for blocks.", "job")
         self._scrubbed = counter("datahub_scrubbed_bytes", "Bytes that the scrubber verified again.", "dataset")
         self._rotten = counter("datahub_scrubbed_wrong", "Blocks that the scrubber found damaged.", "dataset")
@@ -64,6 +67,14 @@ class Metrics:
 
     def hit(self, dataset: str) -> None:
         self._hits(dataset).inc()
+
+    def asked(self, job: str, *, hit: bool) -> None:
+        """A piece of a body for a job, which was here or not."""
+        if job:
+            (self._job_hits if hit else self._job_misses)(self._job(job)).inc()
+
+    def prefetched(self, job: str, count: int) -> None:
+        self._prefetched(self._job(job)).inc(count)
 
     def missed(self, dataset: str) -> None:
         self._misses(dataset).inc()

@@ -30,6 +30,8 @@ async def say(request: web.Request) -> web.StreamResponse:
         return answers.failure(400, "BadJob", f"not a job: {error}")
     if not (ref.version and ref.variant):
         return answers.failure(400, "BadJob", "dataset: write NAME@VERSION/VARIANT")
+    if asked.order is not None and asked.order.batch % asked.order.lanes:
+        return answers.failure(400, "BadJob", "order: the batch is not a multiple of the lanes")
     variant = await server.variant(ref)
     if variant is None:
         return answers.not_found(f"dataset {ref}")
@@ -44,7 +46,8 @@ async def say(request: web.Request) -> web.StreamResponse:
 @routes.get(JOBS)
 async def jobs(request: web.Request) -> web.StreamResponse:
     server = request.app[SERVER]
-    return answers.message(Jobs(jobs=await server.in_thread(server.jobs.alive)))
+    found = await server.in_thread(server.jobs.alive)
+    return answers.message(Jobs(jobs=[_shown(each) for each in found]))
 
 
 @routes.delete(JOBS + "/{job:[A-Za-z0-9._-]{1,64}}")
@@ -62,7 +65,13 @@ async def end(request: web.Request) -> web.StreamResponse:
 
 
 def _said(server: Server, asked: JobAsked) -> Job:
-    """A job's leases end with it: they are renewed as it is."""
+    """A job's leases end with it: they are renewed as it is, and so are those of its run."""
     with suppress(sqlite3.Error, OSError):
-        server.holdings.renew(asked.job, asked.ttl)
-    return server.jobs.say(asked)
+        for name in filter(None, {asked.job, asked.run}):
+            server.holdings.renew(name, asked.ttl)
+    return _shown(server.jobs.say(asked))
+
+
+def _shown(job: Job) -> Job:
+    """What is told of a job: not the bitmap, which can be long and is of no use to others."""
+    return msgspec.structs.replace(job, kept="", servers=[], here="")

@@ -118,6 +118,7 @@ class _Body:
         self._request, self._blob, self._at, self._end = request, blob, span.start, span.end
         self._server = request.app[SERVER]
         self._engine: Engine = self._server.engine
+        self._job = job_of(request)
         self._waited = 0.0
         self._sent = 0
         self._missed = False
@@ -142,7 +143,7 @@ class _Body:
                 request.transport.abort()
         finally:
             response.sent, response.waited = self._sent, self._waited
-            self._server.metrics.sent(self._blob.ref, self._sent, job_of(request), self._waited)
+            self._server.metrics.sent(self._blob.ref, self._sent, self._job, self._waited)
 
     async def _all(self, response: web.StreamResponse, piece: Piece) -> None:
         while True:
@@ -163,6 +164,7 @@ class _Body:
         piece = engine.warm(self._blob, self._at, self._end)
         if piece is not None:
             metrics.hit(self._blob.ref)
+        metrics.asked(self._job, hit=piece is not None)
         self._missed = self._missed or piece is None
         if self._missed:
             engine.ahead(self._blob, self._at, self._end)

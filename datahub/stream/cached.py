@@ -12,6 +12,7 @@ from typing import Any
 
 from datahub.core.digests import BLOCK
 from datahub.core.errors import OriginStalled, Problem, StoreDamaged
+from datahub.store.blocks import WIDTH
 from datahub.store.cache.block import HINT
 from datahub.store.cache.blockcache import BlockCache
 from datahub.stream.ahead import Ahead
@@ -104,6 +105,11 @@ class CachedShards:
             if each.block.key in keys and not self._cache.has(each.block):
                 self._ask(each, urgent=False)
         return not enough
+
+    def kept(self) -> list[bool]:
+        """Of each block of the shards, one after the other, whether this machine's cache has it."""
+        names = "".join(shard.raw.hex() for shard in self._shards)
+        return self._cache.present(names[at : at + 2 * WIDTH] for at in range(0, len(names), 2 * WIDTH))
 
     def close(self) -> None:
         self._fetcher.close()

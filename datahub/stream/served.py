@@ -37,11 +37,12 @@ class ServedFiles:
         self.servers, self.ref, self._behind = tuple(checked(each) for each in servers), ref, behind
         self.url = served_url(self.servers[0], ref)
         self._digests: dict[str, str] = {}
+        self._job = ""
         self._begin()
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._clients = {url: ServerClient(url) for url in self.servers}
+        self._clients = {url: ServerClient(url, self._job) for url in self.servers}
         self._failed: dict[str, float] = {}
 
     @classmethod
@@ -93,6 +94,11 @@ class ServedFiles:
         if path == FILENAME:
             self._digests = {each.path: each.sha256 for each in records.decode(found[0], self.name(path)).files}
         return found[0]
+
+    def read_for(self, job: str) -> None:
+        """What servers count requests under from now on."""
+        self._job = job
+        self._clients = {url: ServerClient(url, job) for url in self.servers}
 
     def close(self) -> None:
         """The process keeps one pool for all."""

@@ -33,10 +33,13 @@ LARGEST = 1 << 30
 
 
 class ServerClient:
-    """Safe in threads; picklable; usable after fork. Raises `OriginError`s and `TokenRefused`."""
+    """Safe in threads; picklable; usable after fork. Raises `OriginError`s and `TokenRefused`.
 
-    def __init__(self, url: str) -> None:
-        self.url = checked(url)
+    ``job``: what its requests are counted under, where that is not the environment's.
+    """
+
+    def __init__(self, url: str, job: str = "") -> None:
+        self.url, self.job = checked(url), job
 
     def head_of(self, path: str, seconds: float) -> Mapping[str, str]:
         with self._open("HEAD", path, {}, None, seconds) as response:
@@ -92,7 +95,7 @@ class ServerClient:
         """An answer that is no error; a body that was not read to its end ends the connection."""
         token = token_of(os.environ)
         own = {"Authorization": f"Bearer {token}"} if token else {}
-        job = job_of(os.environ)
+        job = self.job or job_of(os.environ)
         own |= {JOB: job} if job else {}
         try:
             response = self._send(method, path, {**headers, **own}, body, seconds)
@@ -140,8 +143,8 @@ class ServerClient:
         reason = said.message if said else response.reason or ""
         return HttpError(self.url + path, response.status, reason, float(after) if after.isdigit() else None)
 
-    def __reduce__(self) -> tuple[type[ServerClient], tuple[str]]:
-        return ServerClient, (self.url,)
+    def __reduce__(self) -> tuple[type[ServerClient], tuple[str, str]]:
+        return ServerClient, (self.url, self.job)
 
 
 class _Pools:

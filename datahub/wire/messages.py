@@ -50,10 +50,15 @@ JobName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 TTL = 600.0
 LONGEST = 7 * 86400.0
+MOST_KEPT = 48 << 10
+"""Characters of a job's bitmap: 294,912 blocks, 1.2 TB."""
+
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class JobOrder(Message, frozen=True, kw_only=True):
-    """What decides the order in which a job reads: the parameters of the order formula."""
+    """What decides the order in which a job reads: the parameters of the order formula, and of the selection."""
 
     seed: int = 0
     batch: Annotated[int, msgspec.Meta(ge=1, le=1 << 40)] = 1
@@ -61,6 +66,10 @@ class JobOrder(Message, frozen=True, kw_only=True):
     window: Literal["all"] | Annotated[int, msgspec.Meta(ge=1)] = "all"
     lanes: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 1
     shuffle: bool = True
+    part: Annotated[list[tuple[Share, Share]], msgspec.Meta(max_length=64)] = []
+    """Ranges of key hashes that it reads; none: all."""
+    max_samples: Count = 0
+    """The first so many of them by their hashes; 0: all."""
 
 
 class JobAsked(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,10 +79,21 @@ class JobAsked(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dataset: str
     """A full reference, ``NAME@VERSION/VARIANT``."""
     split: Annotated[str, msgspec.Meta(max_length=64)] = "train"
-    order: JobOrder = msgspec.field(default_factory=JobOrder)
+    run: Literal[""] | JobName = ""
+    """What it is part of, a run with several loaders: leases of that name are renewed with it."""
+    order: JobOrder | None = None
+    """None: its order is none that the formula gives by itself (a filter, a mixture); nothing is foreseen for it."""
+    kept: Annotated[str, msgspec.Meta(max_length=MOST_KEPT)] = ""
+    """Base64 of a bitmap of the blocks of the split's shards, lowest bit first: those it has itself and will not ask
+    for. Never in an answer."""
+    servers: Annotated[list[Annotated[str, msgspec.Meta(max_length=256)]], msgspec.Meta(max_length=64)] = []
+    """Where it reads from several: all of them, as it names them; ``here`` is the one that is told."""
+    here: Annotated[str, msgspec.Meta(max_length=256)] = ""
     epoch: Count = 0
     position: Count = 0
     """Samples that the whole job has consumed in the epoch."""
+    ahead: Count = 0
+    """Samples after those that it has asked for already."""
     ttl: Annotated[float, msgspec.Meta(gt=0, le=LONGEST)] = TTL
     """Seconds after which the job is taken to have ended, unless it says something before."""
 

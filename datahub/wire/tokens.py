@@ -31,8 +31,12 @@ def token_of(environ: Mapping[str, str]) -> str | None:
 
 
 def job_of(environ: Mapping[str, str]) -> str:
-    """The job that this process belongs to, as the server is to count it: DATAHUB_JOB, else Slurm's; "" for none."""
-    name = environ.get("DATAHUB_JOB") or environ.get("SLURM_JOB_ID") or ""
+    """The job that this process belongs to, as the server is to count it; "" for none.
+
+    DATAHUB_JOB, else Slurm's, else torchrun's run, which is "none" where nobody named it.
+    """
+    elastic = environ.get("TORCHELASTIC_RUN_ID", "")
+    name = environ.get("DATAHUB_JOB") or environ.get("SLURM_JOB_ID") or ("" if elastic == "none" else elastic)
     return name if JOB.fullmatch(name) else ""
 
 

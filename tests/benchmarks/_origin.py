@@ -1,8 +1,9 @@
 """A loopback HTTP origin in a process of its own: as fast as sendfile, or with the latency and pace of a real link.
 
-    python tests/benchmarks/_origin.py FILE [--latency SECONDS] [--rate BYTES_PER_SECOND]
+    python tests/benchmarks/_origin.py FILE [--latency SECONDS] [--rate BYTES_PER_SECOND] [--together]
 
 Prints its port and serves FILE at every path, or the files of a folder at theirs, ranges included, until it is killed.
+``--together``: the rate is that of all connections, not of each.
 """
 
 from __future__ import annotations
@@ -14,8 +15,21 @@ from pathlib import Path
 CHUNK = 1 << 18
 
 
+class Link:
+    """A link of so many bytes a second (0: any number) that everybody shares, a chunk after the other."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate, self._free = rate, 0.0
+
+    async def carry(self, count: int) -> None:
+        if self.rate:
+            now = asyncio.get_running_loop().time()
+            self._free = max(now, self._free) + count / self.rate
+            await asyncio.sleep(self._free - now)
+
+
 async def answer(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: Path, latency: float, rate: float
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: Path, latency: float, rate: float, link: Link
 ) -> None:
     loop = asyncio.get_running_loop()
     await asyncio.sleep(latency)  # the connection's own round trip
@@ -41,7 +55,8 @@ async def answer(
             await writer.drain()
             began, sent = loop.time(), 0
             while sent <= last - first:
-                count = min(CHUNK if rate else 1 << 24, last - first + 1 - sent)
+                count = min(CHUNK if rate or link.rate else 1 << 24, last - first + 1 - sent)
+                await link.carry(count)
                 await loop.sendfile(writer.transport, handle, first + sent, count)
                 sent += count
                 if rate:
@@ -53,11 +68,14 @@ async def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--rate", type=float, default=0.0)
+    parser.add_argument("--together", action="store_true")
     options = parser.parse_args()
+    link = Link(options.rate if options.together else 0.0)
+    rate = 0.0 if options.together else options.rate
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await answer(reader, writer, options.file, options.latency, options.rate)
+            await answer(reader, writer, options.file, options.latency, rate, link)
         except (asyncio.IncompleteReadError, ConnectionError, RuntimeError):
             pass  # the last is what sendfile raises for a client that left
         finally:

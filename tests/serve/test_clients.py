@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import urllib.request
 from contextlib import ExitStack
 
@@ -131,7 +132,10 @@ def test_a_job_is_counted_by_its_name(start, home, elsewhere, monkeypatch):
     server = start(home)
     monkeypatch.setenv("DATAHUB_JOB", "run-7")
     batches(elsewhere, server.url)
-    assert server.metric("datahub_job_bytes_total", job="run-7") > 10_000
+    told = server.ask("/metrics").body.decode()
+    found = re.findall(r'datahub_job_bytes_total\{job="run-7\.train\.[0-9a-f]{4}"\} (\S+)', told)
+    assert len(found) == 1 and float(found[0]) > 10_000  # requests of a loop
+    assert server.metric("datahub_job_bytes_total", job="run-7") > 0  # those that opened the dataset
 
 
 def test_who_may_change_something(start, home):

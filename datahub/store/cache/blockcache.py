@@ -27,6 +27,7 @@ from datahub.core.processes import identity
 from datahub.store.cache import books
 from datahub.store.cache.block import Block, Data, Fetch, wrong
 from datahub.store.cache.files import BlockFiles, Opened, Seen, networked
+from datahub.store.cache.foreseen import Foreseen
 from datahub.store.cache.ledger import Ledger
 from datahub.store.cache.notes import Notes
 from datahub.store.cache.trust import Trust
@@ -69,6 +70,7 @@ class BlockCache:
         self.folder, self.limit, self.lru, self._listener = folder, limit, lru, listener
         self._here = folder / socket.gethostname() if networked(folder) else folder
         self._files, self._ledger = BlockFiles(self._here), Ledger(self._here)
+        self.foreseen = Foreseen(self._here)
         self._told = False
         self._begin()
 
@@ -132,6 +134,16 @@ class BlockCache:
 
     def has(self, block: Block) -> bool:
         return self._files.size(block.key) == block.size
+
+    def used_at(self, keys: Collection[str]) -> dict[str, float]:
+        """When each block was used last, of those that are whole. Raises ``sqlite3.Error`` or ``OSError``."""
+        self._here_again()
+        with self._changing():
+            return self._ledger.used_at(keys)
+
+    def present(self, keys: Iterable[str]) -> list[bool]:
+        """Of each block, whether it is here: a look at the disk, not at the books."""
+        return [self._files.there(key) for key in keys]
 
     def fill(
         self, block: Block, fetch: Fetch, *, seconds: float, evict: bool = True, through: bool = True
@@ -233,6 +245,7 @@ class BlockCache:
             now,
             evict=evict,
             lru=self.lru,
+            due=self.foreseen.due,
         ):
             return Answer.REFUSED
         self._ledger.reserve(block.key, block.size, block.tag, self._owner, now, until)

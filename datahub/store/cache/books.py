@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -43,11 +43,19 @@ def room(folder: Path, ledger: Ledger, limit: int | None) -> int:
 
 
 def make_room(
-    ledger: Ledger, files: BlockFiles, size: int, limit: int, now: float, *, evict: bool, lru: bool = False
+    ledger: Ledger,
+    files: BlockFiles,
+    size: int,
+    limit: int,
+    now: float,
+    *,
+    evict: bool,
+    lru: bool = False,
+    due: Callable[[], Mapping[str, float]] = dict,
 ) -> bool:
     """Whether ``size`` more bytes fit, after evicting what may go if need be; inside a transaction.
 
-    Where they would not fit even then nothing is evicted.
+    Where they would not fit even then nothing is evicted. ``due`` is asked only where something has to go.
     """
     total = ledger.total()
     if total + size <= limit:
@@ -60,7 +68,7 @@ def make_room(
     goal = to_free(size, total, limit)
     if goal == 0 or not evict:
         return goal == 0
-    free = dispensable(ledger.entries(), ledger.wanted(now), now, held=ledger.held(now), lru=lru)
+    free = dispensable(ledger.entries(), ledger.wanted(now), now, held=ledger.held(now), lru=lru, due=due())
     if total + size - sum(entry.bytes for entry in free) > limit:
         return False
     return total + size - remove(ledger, files, free, goal) <= limit

@@ -118,6 +118,9 @@ class BlockFiles:
         except OSError:
             return None
 
+    def there(self, key: str) -> bool:
+        return os.access(f"{self._blocks}/{key[:2]}/{key}", os.F_OK)
+
     def all(self) -> Iterator[tuple[str, int]]:
         """(key, bytes) of every block file there is."""
         for path in self._blocks.glob("[0-9a-f][0-9a-f]/*"):

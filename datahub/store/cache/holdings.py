@@ -98,7 +98,8 @@ class Holdings:
 
     def _free(self, ledger: Ledger) -> list[Entry]:
         now = time.time()
-        return dispensable(ledger.entries(), ledger.wanted(now), now, held=ledger.held(now), lru=self._cache.lru)
+        held, due = ledger.held(now), self._cache.foreseen.due()
+        return dispensable(ledger.entries(), ledger.wanted(now), now, held=held, lru=self._cache.lru, due=due)
 
 
 def _hold(tag: str, name: str, size: int, seconds: float | None, now: float) -> Hold:

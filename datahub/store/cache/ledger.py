@@ -175,6 +175,12 @@ class Ledger:
             ((when, tag, key) for key, (when, tag) in times.items()),
         )
 
+    def used_at(self, keys: Iterable[str]) -> dict[str, float]:
+        """Key -> when it was used last, of those that are whole."""
+        statement = "SELECT used FROM block WHERE key = ? AND owner IS NULL"
+        found = {key: self._one(statement, key) for key in keys}
+        return {key: float(row[0]) for key, row in found.items() if row is not None}
+
     def entries(self) -> list[Entry]:
         """Every whole block."""
         return [Entry(*each) for each in self._all("SELECT key, bytes, tag, used FROM block WHERE owner IS NULL")]

@@ -5,11 +5,16 @@ so within a dataset that is in use the most recently read blocks go first, and a
 half of every epoch (least recently used first would serve 15 %: the chance that a block read at u of one epoch and v
 of the next has u (1 - v) >= 1/2). What a job announced as wanted stays, and so does what was read a moment ago, for
 somebody may be in the middle of it. Datasets nobody reads any more go before all that, oldest first.
+
+Where jobs announced their order it is known when each of their blocks is read next. Then what is read last goes first
+(Belady 1966: no order of eviction has fewer misses), and what nobody announced goes before it. What jobs say is some
+seconds old: what was read a moment ago stays before that, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import math
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 IDLE = 600.0
@@ -29,11 +34,18 @@ class Entry:
 
 
 def dispensable(
-    entries: Iterable[Entry], wanted: Collection[str], now: float, *, held: Collection[str] = (), lru: bool = False
+    entries: Iterable[Entry],
+    wanted: Collection[str],
+    now: float,
+    *,
+    held: Collection[str] = (),
+    lru: bool = False,
+    due: Mapping[str, float] | None = None,
 ) -> list[Entry]:
     """Every block that may go, the most dispensable first; never one that is wanted or whose tag is held.
 
-    ``lru``: least recently used first, whatever it belongs to.
+    ``lru``: least recently used first, whatever it belongs to. ``due``: seconds until announced blocks are read,
+    ``inf`` for those that no job will ask for.
     """
     free = [entry for entry in entries if entry.key not in wanted and entry.tag not in held]
     if lru:
@@ -41,11 +53,14 @@ def dispensable(
     latest: dict[str, float] = {}
     for entry in free:
         latest[entry.tag] = max(entry.used, latest.get(entry.tag, entry.used))
-    return sorted(free, key=lambda entry: _rank(entry, latest[entry.tag], now))
+    coming = due or {}
+    return sorted(free, key=lambda entry: _rank(entry, latest[entry.tag], now, coming.get(entry.key)))
 
 
-def _rank(entry: Entry, latest: float, now: float) -> tuple[int, float, str]:
-    if now - latest > IDLE:
+def _rank(entry: Entry, latest: float, now: float, due: float | None) -> tuple[int, float, str]:
+    if due is not None and due < math.inf:
+        return 4 if now - entry.used <= HOT else 3, -due, entry.key
+    if due is not None or now - latest > IDLE:
         return 0, entry.used, entry.key
     if now - entry.used > HOT:
         return 1, -entry.used, entry.key

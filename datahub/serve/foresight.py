@@ -1,0 +1,184 @@
+"""What a job will read next: the order formula, applied to where the samples of a split lie. Numbers only.
+
+A `Layout` says which blocks of a split's shards each sample lies in. `Reads` are the reads of one epoch; asking them
+for the next read of every block costs a binary search a block. What a job announces is not trusted: batches are cut to
+the epoch, positions to its end, and orders that cost too much to work out are not foreseen.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datahub.core.digests import BLOCK
+from datahub.core.errors import RecordInvalid
+from datahub.order import keyhash
+from datahub.order.bitmap import Bitmap
+from datahub.order.formula import OrderOptions, cut_blocks
+from datahub.order.population import Blocks, Keyed
+from datahub.store.blocks import count
+from datahub.store.locate import LOCATE
+from datahub.store.record import SplitEntry
+from datahub.wire.messages import JobOrder
+
+Int = NDArray[np.int64]
+Float = NDArray[np.float64]
+
+MOST_SAMPLES = 1 << 25
+"""Samples of a split that is foreseen at most."""
+MOST_LANES = 1 << 12
+MOST_BLOCKS = 1 << 16
+"""Blocks of the order at most, where each may be a window: every piece of positions is looked through for each."""
+PIECE = 1 << 15
+"""Positions worked out at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """``first``, ``last``: the first and last block of the shards that each sample lies in, int32 ``(samples,)``.
+
+    ``edges``: the blocks of the order. ``sizes``: bytes of each block of the shards, numbered through.
+    """
+
+    name: str
+    edges: Int
+    first: NDArray[np.int32]
+    last: NDArray[np.int32]
+    sizes: Int
+    gaps: tuple[int, ...] = ()
+
+    @property
+    def samples(self) -> int:
+        return len(self.first)
+
+    def kept(self, order: JobOrder) -> Bitmap | None:
+        """The samples that a job's selection leaves; None for all. As `datahub.store.selection` has it."""
+        if not order.part and not order.max_samples:
+            return None
+        numbers = np.arange(self.samples + len(self.gaps), dtype=np.int64)
+        if self.gaps:
+            numbers = np.delete(numbers, list(self.gaps))
+        mask = np.ones(self.samples, np.bool_)
+        if order.part:
+            mask = keyhash.within(numbers, self.name, order.part)
+        if order.max_samples:
+            rows = np.flatnonzero(mask)
+            mask[:] = False
+            mask[rows[keyhash.first(numbers[rows], self.name, order.max_samples)]] = True
+        return Bitmap(mask)
+
+
+def layout(name: str, entry: SplitEntry, shards: list[int], located: bytes) -> Layout:
+    """Of a split whose ``shards`` have so many bytes; ``located`` is its locate file.
+
+    Raises `RecordInvalid` where they do not fit each other.
+    """
+    try:
+        rows = np.load(io.BytesIO(located), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise RecordInvalid(entry.locate, f"cannot be read: {error}") from error
+    if rows.dtype != LOCATE or rows.shape != (entry.samples,):
+        raise RecordInvalid(entry.locate, f"does not hold {entry.samples} locate rows")
+    ends = rows["offset"].astype(np.uint64) + np.maximum(rows["size"], 1)
+    limits = np.array(shards, np.uint64)
+    if len(rows) and (int(rows["shard"].max()) >= len(shards) or bool((ends > limits[rows["shard"]]).any())):
+        raise RecordInvalid(entry.locate, "names samples outside of their shards")
+    counts = np.array([count(size) for size in shards], np.int64)
+    base = np.cumsum(counts) - counts
+    where = base[rows["shard"]]
+    return Layout(
+        name,
+        cut_blocks([each.samples for each in entry.shards], entry.block),
+        (where + (rows["offset"] // BLOCK).astype(np.int64)).astype(np.int32),
+        (where + ((ends - 1) // BLOCK).astype(np.int64)).astype(np.int32),
+        np.concatenate([np.zeros(0, np.int64), *(_sizes(size) for size in shards)]),
+        tuple(entry.gaps),
+    )
+
+
+def _sizes(size: int) -> Int:
+    starts = np.arange(count(size), dtype=np.int64) * BLOCK
+    return np.minimum(BLOCK, size - starts)
+
+
+def foreseeable(entry: SplitEntry, order: JobOrder) -> bool:
+    """Whether what a job announces can be worked out at a cost that a server bears."""
+    blocks = sum(-(-each.samples // max(1, entry.block)) for each in entry.shards)
+    return (
+        entry.samples == sum(each.samples for each in entry.shards)
+        and 0 < entry.samples <= MOST_SAMPLES
+        and entry.block > 0
+        and (order.window == "all" or blocks <= MOST_BLOCKS)
+        and order.lanes <= min(MOST_LANES, entry.samples)
+        and order.batch % order.lanes == 0
+    )
+
+
+class Reads:
+    """Which blocks an epoch reads, and at which positions of it. Immutable."""
+
+    def __init__(self, layout: Layout, order: JobOrder, epoch: int, kept: Bitmap | None = None) -> None:
+        """``kept``: what `Layout.kept` gave."""
+        blocks = Blocks(layout.edges, kept)
+        self.size = blocks.samples
+        """Samples of the epoch."""
+        self.blocks = len(layout.sizes)
+        self._span = self.size + 1
+        whole = -(-max(1, self.size) // order.lanes) * order.lanes
+        batch = min(order.batch, whole)  # a larger one holds no more
+        options = OrderOptions(order.window, order.lanes)
+        line = blocks.order(order.seed, Keyed(order.seed, epoch, order.shuffle, options, batch))
+        found = [np.zeros(0, np.int64)]
+        for start in range(0, self.size, PIECE):
+            positions = np.arange(start, min(start + PIECE, self.size))
+            begins, slots = line.slot_of(positions, batch)
+            rows = blocks.rows(line, positions)
+            found += self._keys(layout, rows, np.minimum(begins + slots, self.size - 1))
+        self._keyed = np.unique(np.concatenate(found))
+        """Block * span + position of each read, ascending."""
+
+    def _keys(self, layout: Layout, rows: Int, when: Int) -> list[Int]:
+        """Samples that cross a border read several blocks."""
+        first, last = layout.first[rows].astype(np.int64), layout.last[rows].astype(np.int64)
+        keys = []
+        while first.size:
+            keys.append(first * self._span + when)
+            more = first < last
+            first, last, when = first[more] + 1, last[more], when[more]
+        return keys
+
+    def next(self, position: int) -> Float:
+        """Positions from ``position`` on until each block is read, float64 ``(blocks,)``; inf: not in this epoch."""
+        number = np.arange(self.blocks, dtype=np.int64)
+        wanted = number * self._span + min(max(0, position), self.size)
+        at = np.searchsorted(self._keyed, wanted)
+        ended = at == len(self._keyed)
+        found = self._keyed[np.minimum(at, max(0, len(self._keyed) - 1))] if len(self._keyed) else wanted
+        here = ~ended & (found // self._span == number)
+        return np.where(here, (found - wanted).astype(np.float64), np.inf)
+
+    @cached_property
+    def first(self) -> Float:
+        """`next` from the beginning."""
+        return self.next(0)
+
+    @property
+    def weight(self) -> int:
+        """Bytes of memory."""
+        return self._keyed.nbytes
+
+
+def unpacked(kept: str, blocks: int) -> NDArray[np.bool_]:
+    """`JobAsked.kept`: which blocks a job has itself; what is no bitmap says that it has none."""
+    try:
+        data = base64.b64decode(kept, validate=True)
+    except (binascii.Error, ValueError):
+        data = b""
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[:blocks]
+    return np.concatenate([bits, np.zeros(blocks - len(bits), np.uint8)]).astype(np.bool_)
