@@ -13,7 +13,9 @@ SPEC = re.compile(r"([0-9]*)-([0-9]*)")
 UNIT = "bytes="
 MOST = 32
 """Commas after which a header is not looked into: it asks for more than one range."""
-HUGE = 1 << 62
+DIGITS = 64
+"""Of a number that is looked at; a longer one is as good as infinite."""
+HUGE = 10**DIGITS
 
 
 class Unsatisfiable(ValueError):
@@ -61,4 +63,4 @@ def parse(header: str, total: int) -> Range | None:
 def _number(digits: str) -> int:
     """Its value, or something as good as infinite."""
     digits = digits.lstrip("0") or "0"
-    return int(digits) if len(digits) < 19 else HUGE
+    return int(digits) if len(digits) <= DIGITS else HUGE
