@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 import os
+import select
+import stat
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from queue import Empty, Full, Queue
 from typing import Any
 
 import msgspec
@@ -28,9 +30,12 @@ from datahub.core.errors import from_oserror
 from datahub.core.events import Event, Note
 from datahub.serve.sending import job_of
 
-WAITING = 20_000
+WAITING = 50_000
 """Lines that wait to be written; further ones are dropped, and counted."""
-TOGETHER = 256
+TOGETHER = 0.05
+"""Seconds in which lines are gathered, so that the writing thread does not wake for each of them."""
+LARGE = 1 << 20
+"""Bytes of one write; of several processes' lines in one pipe only PIPE_BUF bytes are sure to stay together."""
 OFF, STDERR = "off", "-"
 LIBRARIES = ("aiohttp.server", "asyncio")
 
@@ -41,44 +46,47 @@ class Lines:
     def __init__(self, where: str) -> None:
         self.off = where == OFF
         self._descriptor = sys.stderr.fileno() if where in (OFF, STDERR) else _opened(Path(where))
-        self._queue: Queue[bytes | None] = Queue(WAITING)
+        self._most = LARGE if stat.S_ISREG(os.fstat(self._descriptor).st_mode) else select.PIPE_BUF
+        self._waiting: deque[tuple[float, dict[str, Any]]] = deque()
+        self._come, self._ending = threading.Event(), threading.Event()
         self._dropped = 0
         self._thread = threading.Thread(target=self._write, name="datahub-log", daemon=True)
         self._thread.start()
 
     def put(self, facts: dict[str, Any]) -> None:
-        try:
-            self._queue.put_nowait(msgspec.json.encode(facts) + b"\n")
-        except Full:
+        """A line of these facts and the time."""
+        if len(self._waiting) >= WAITING:
             self._dropped += 1
+            return
+        self._waiting.append((time.time(), facts))
+        if not self._come.is_set():
+            self._come.set()
 
     def listener(self, event: Event) -> None:
         """Notes as lines; progress is no matter of a log."""
         if isinstance(event, Note):
             level = "warning" if event.warning else "info"
-            self.put({"time": now(), "level": level, "stage": event.stage, "message": event.message})
+            self.put({"level": level, "stage": event.stage, "message": event.message})
 
     def close(self) -> None:
-        self._queue.put(None)
+        self._ending.set()
+        self._come.set()
         self._thread.join(5.0)
 
     def _write(self) -> None:
-        while (line := self._queue.get()) is not None:
-            lines, ended = [line], False
-            with suppress(Empty):
-                while len(lines) < TOGETHER:
-                    more = self._queue.get_nowait()
-                    if more is None:
-                        ended = True
-                        break
-                    lines.append(more)
+        ended = False
+        while not ended:
+            self._come.wait()
+            self._ending.wait(TOGETHER)
+            ended = self._ending.is_set()
+            self._come.clear()  # before they are taken: what comes after is seen the next time
+            lines = [_line(*self._waiting.popleft()) for _ in range(len(self._waiting))]
             if self._dropped:
                 dropped, self._dropped = self._dropped, 0
-                lines.append(msgspec.json.encode({"time": now(), "level": "warning", "dropped": dropped}) + b"\n")
-            with suppress(OSError):
-                os.write(self._descriptor, b"".join(lines))
-            if ended:
-                return
+                lines.append(_line(time.time(), {"level": "warning", "dropped": dropped}))
+            for some in _batches(lines, self._most):
+                with suppress(OSError):
+                    os.write(self._descriptor, some)
 
 
 class AccessLog(AbstractAccessLogger):
@@ -92,7 +100,6 @@ class AccessLog(AbstractAccessLogger):
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         facts = {
-            "time": now(),
             "client": request.remote,
             "method": request.method,
             "path": request.path,
@@ -144,8 +151,25 @@ def libraries(lines: Lines) -> Iterator[None]:
             each.removeHandler(handler)
 
 
-def now(clock: Callable[[], float] = time.time) -> str:
-    return datetime.fromtimestamp(clock(), UTC).isoformat(timespec="milliseconds")
+def _line(when: float, facts: dict[str, Any]) -> bytes:
+    stamp = datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds")
+    try:
+        return msgspec.json.encode({"time": stamp, **facts}) + b"\n"
+    except UnicodeEncodeError:  # what a client sent is no Unicode
+        return msgspec.json.encode({"time": stamp, "level": "warning", "message": ascii(facts)}) + b"\n"
+
+
+def _batches(lines: list[bytes], most: int) -> Iterator[bytes]:
+    """Whole lines together, ``most`` bytes at once unless one alone is longer."""
+    some, size = list[bytes](), 0
+    for line in lines:
+        if some and size + len(line) > most:
+            yield b"".join(some)
+            some, size = [], 0
+        some.append(line)
+        size += len(line)
+    if some:
+        yield b"".join(some)
 
 
 def _opened(path: Path) -> int:

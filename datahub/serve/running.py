@@ -7,6 +7,7 @@ process that dies leaves its clients in the queue of the one that takes its plac
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
@@ -100,8 +101,13 @@ def _serve(
 
     tls(config)  # what is wrong with it is told before anything starts
     lines = Lines(config.access_log)
+
+    def begun() -> None:
+        gc.freeze()  # modules and routes stay: looking through them again and again held requests up
+        ready()
+
     try:
-        return asyncio.run(serve(config, settings, tokens, listening, lines, ready=ready))
+        return asyncio.run(serve(config, settings, tokens, listening, lines, ready=begun))
     finally:
         lines.close()
 

@@ -1,11 +1,13 @@
 """The cache server beside nginx: warm files of one store on loopback, one process each, in turns.
 
-Both servers are pinned to one processor and wrk to another. Ours serves blobs by digest, nginx the same files by name;
-both write an access log. Needs nginx and wrk on the PATH.
+Both servers are pinned to one processor and the load to another. Ours serves blobs by digest, nginx the same files by
+name; both write an access log. Needs nginx and wrk on the PATH, and a C compiler.
 
-    python tests/benchmarks/bench_serve.py [--size 64] [--files 4] [--seconds 4] [--rounds 3] [--only 256]
+    python tests/benchmarks/bench_serve.py [--size 64] [--files 4] [--seconds 4] [--rounds 3] [--only 256] [--tls]
 
-Prints one JSON line a measurement: requests/s, GB/s and CPU seconds a GB of both, and their ratio.
+Prints one JSON line a measurement: requests/s, GB/s and CPU seconds a GB of both, and their ratio. Then both get
+requests at half the rate at which ours is saturated, evenly, and the time to the first byte is told (see `pace.c`).
+With ``--tls`` both speak TLS 1.3 with the cipher that OpenSSL prefers.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import os
 import re
 import shutil
 import signal
+import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -29,9 +33,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datahub.store import blocks
-from datahub.store import record as records
-from datahub.store.record import FileEntry, ManifestEntry, PackerEntry, Record
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from datahub.store import blocks  # noqa: E402
+from datahub.store import record as records  # noqa: E402
+from datahub.store.record import FileEntry, ManifestEntry, PackerEntry, Record  # noqa: E402
+from tests.benchmarks._pace import built, paced  # noqa: E402
 
 MIB = 1 << 20
 NGINX = """
@@ -44,7 +52,7 @@ http {{
     sendfile on; tcp_nopush on; keepalive_requests 1000000; etag on; access_log {work}/access.log;
     client_body_temp_path {work}/t1; proxy_temp_path {work}/t2; fastcgi_temp_path {work}/t3;
     uwsgi_temp_path {work}/t4; scgi_temp_path {work}/t5;
-    server {{ listen 127.0.0.1:{port} backlog=1024; root {root}; }}
+    server {{ listen 127.0.0.1:{port} backlog=1024{tls}; root {root}; }}
 }}
 """
 LUA = """
@@ -68,6 +76,14 @@ class Peer(NamedTuple):
     port: int
     pid: int
     paths: list[str]
+    secure: bool = False
+
+
+class Pair(NamedTuple):
+    """A certificate that nobody vouches for."""
+
+    cert: Path
+    key: Path
 
 
 class Load(NamedTuple):
@@ -121,27 +137,47 @@ def process(command: list[str], processor: int, **options: Any) -> Iterator[subp
 
 
 @contextmanager
-def ours(home: Path, work: Path, entries: list[FileEntry]) -> Iterator[Peer]:
+def ours(home: Path, work: Path, entries: list[FileEntry], pair: Pair | None = None) -> Iterator[Peer]:
     log = work / "ours.log"
     command = [sys.executable, "-m", "datahub", "serve", "--store", str(home), "--port", "0", "--access-log", str(log)]
+    command += ["--cert", str(pair.cert), "--key", str(pair.key)] if pair else []
     with process(command, 0, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
-        match = re.search(r":(\d+)", server.stdout.readline())
+        match = re.search(r"//[^ ]*:(\d+)", server.stdout.readline())
         assert match, "our server did not start"
-        yield Peer("ours", int(match[1]), server.pid, [f"/v1/blobs/{each.sha256}" for each in entries])
+        yield Peer(
+            "ours", int(match[1]), server.pid, [f"/v1/blobs/{each.sha256}" for each in entries], pair is not None
+        )
 
 
 @contextmanager
-def nginx(home: Path, work: Path, entries: list[FileEntry], port: int) -> Iterator[Peer]:
+def nginx(home: Path, work: Path, entries: list[FileEntry], port: int, pair: Pair | None = None) -> Iterator[Peer]:
     root = home / "datasets" / "bench" / "1.0" / "published"
     os.chmod(work, 0o755)  # noqa: PTH101 - nginx drops root
     conf = work / "nginx.conf"
     user = "user root;" if os.geteuid() == 0 else ""
-    conf.write_text(user + NGINX.format(work=work, root=root, port=port))
+    tls = f" ssl; ssl_protocols TLSv1.3; ssl_certificate {pair.cert}; ssl_certificate_key {pair.key}" if pair else ""
+    conf.write_text(user + NGINX.format(work=work, root=root, port=port, tls=tls))
     with process(["nginx", "-p", str(work), "-c", str(conf)], 0, stderr=subprocess.DEVNULL) as master:
         time.sleep(0.5)
         workers = Path(f"/proc/{master.pid}/task/{master.pid}/children").read_text().split()
-        yield Peer("nginx", port, int(workers[0]), [f"/{each.path}" for each in entries])
+        yield Peer("nginx", port, int(workers[0]), [f"/{each.path}" for each in entries], pair is not None)
+
+
+def certificate(work: Path) -> Pair:
+    pair = Pair(work / "cert.pem", work / "key.pem")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-out",
+         str(pair.cert), "-keyout", str(pair.key)], check=True, capture_output=True,
+    )  # fmt: skip
+    return pair
+
+
+def cipher(peer: Peer) -> str:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", peer.port)) as plain, context.wrap_socket(plain) as secure:
+        return str((secure.cipher() or ("none",))[0])
 
 
 def cpu_of(pid: int) -> float:
@@ -156,7 +192,10 @@ def measure(peer: Peer, load: Load, size: int, seconds: float, work: Path, seed:
     before, began = cpu_of(peer.pid), time.perf_counter()
     command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{load.connections}", f"-d{seconds:g}s", "--timeout", "30"]
     told = subprocess.run(
-        [*command, "-s", str(script), f"http://127.0.0.1:{peer.port}"], capture_output=True, text=True, check=True
+        [*command, "-s", str(script), f"http{'s' * peer.secure}://127.0.0.1:{peer.port}"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     elapsed, used = time.perf_counter() - began, cpu_of(peer.pid) - before
     found = re.search(r"(\d+) requests in .*?, ([\d.]+)(K|M|G|T)?B read", told)
@@ -173,25 +212,31 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--port", type=int, default=18_480, help="of nginx")
     parser.add_argument("--only", default="", help="the load with this name")
+    parser.add_argument("--tls", action="store_true")
     o = parser.parse_args()
     if not shutil.which("nginx") or not shutil.which("wrk"):
         sys.exit("nginx and wrk are needed: apt install nginx-light wrk")
     loads = [Load("256 KiB ranges", 256 << 10, 32), Load("4 MiB ranges", 4 * MIB, 16), Load("whole files", 0, 8)]
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
-        entries = store(work / "home", o.files, o.size * MIB)
+        entries, pair = store(work / "home", o.files, o.size * MIB), certificate(work) if o.tls else None
         with (
-            ours(work / "home", work, entries) as mine,
-            nginx(work / "home", work, entries, o.port) as peer,
+            ours(work / "home", work, entries, pair) as mine,
+            nginx(work / "home", work, entries, o.port, pair) as peer,
         ):
+            if o.tls:
+                print(json.dumps({"cipher": {each.name: cipher(each) for each in (mine, peer)}}), flush=True)
             for each in (mine, peer):  # everything verified, everything in the page cache
                 measure(each, Load("warm", 0, 2), o.size * MIB, 2.0, work, 0)
             for load in loads:
                 if o.only in load.name:
-                    compare(mine, peer, load, o, work)
+                    saturated = compare(mine, peer, load, o, work)
+                    if load.size and not o.tls:
+                        first_bytes(mine, peer, load, saturated / 2, o, work)
 
 
-def compare(mine: Peer, peer: Peer, load: Load, o: argparse.Namespace, work: Path) -> None:
+def compare(mine: Peer, peer: Peer, load: Load, o: argparse.Namespace, work: Path) -> float:
+    """Requests/s of ours."""
     figures: dict[str, list[Figure]] = {mine.name: [], peer.name: []}
     for number in range(o.rounds):
         for each in (mine, peer) if number % 2 == 0 else (peer, mine):
@@ -201,6 +246,24 @@ def compare(mine: Peer, peer: Peer, load: Load, o: argparse.Namespace, work: Pat
     for name, (requests, gigabytes, cpu) in middle.items():
         facts[name] = {"requests/s": round(requests, 1), "GB/s": round(gigabytes, 3), "CPU s/GB": round(cpu, 3)}
     facts["ratio"] = round(middle[mine.name][1] / middle[peer.name][1], 3)
+    print(json.dumps(facts), flush=True)
+    return middle[mine.name][0]
+
+
+def first_bytes(mine: Peer, peer: Peer, load: Load, rate: float, o: argparse.Namespace, work: Path) -> None:
+    """Milliseconds from when a request was due to its first byte: the median round of each, by its p99."""
+    program, ranges = built(work), o.size * MIB // load.size
+    found: dict[str, list[dict[str, float]]] = {mine.name: [], peer.name: []}
+    for number in range(o.rounds):
+        for each in (mine, peer) if number % 2 == 0 else (peer, mine):
+            told = paced(
+                program, each.port, each.paths, rate=rate, seconds=o.seconds, connections=4 * load.connections,
+                size=load.size, ranges=ranges, seed=number,
+            )  # fmt: skip
+            found[each.name].append(told["first byte, ms"])
+    facts: dict[str, Any] = {"load": load.name, "requests/s": round(rate, 1)}
+    for name, rounds in found.items():
+        facts[f"{name}, first byte, ms"] = sorted(rounds, key=lambda each: each["p99"])[len(rounds) // 2]
     print(json.dumps(facts), flush=True)
 
 
