@@ -5,7 +5,7 @@ from __future__ import annotations
 import email.utils
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import urllib3
@@ -25,7 +25,8 @@ class HttpOrigin:
     """One URL. ``user:password@`` in it becomes a header that goes to its own host only.
 
     ``pool``: connections that several of them share. ``at_once``: bytes are handed on as they come, so that who reads
-    them can keep a deadline, not gathered into large pieces. ``may_follow`` has a say in redirects.
+    them can keep a deadline, not gathered into large pieces. ``may_follow`` has a say in redirects. ``secret``: headers
+    for its own host only.
     """
 
     def __init__(
@@ -37,12 +38,13 @@ class HttpOrigin:
         pool: urllib3.PoolManager | None = None,
         at_once: bool = False,
         may_follow: MayFollow | None = None,
+        secret: Mapping[str, str] | None = None,
     ) -> None:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
         self.url = urlunsplit(parts._replace(netloc=host))
         self._home = (parts.scheme, host)
-        self._secret: dict[str, str] = {}
+        self._secret: dict[str, str] = dict(secret or {})
         if parts.username:
             basic = f"{parts.username}:{parts.password or ''}"
             self._secret = dict(urllib3.make_headers(basic_auth=basic))

@@ -18,10 +18,12 @@ from datahub.core.errors import (
     DatahubError,
     DigestMismatch,
     DiskFull,
+    HttpError,
     MissingAtOrigin,
     Offline,
     OriginError,
     SizeMismatch,
+    TokenRefused,
     VerificationError,
     from_oserror,
 )
@@ -53,14 +55,20 @@ def run(
     known = [vouched(item.file, item.path, settings) for item in plan.items]
     if all(known):
         return tuple(each for each in known if each)
-    run_ = _Run(settings, listener, jobs or CONNECTIONS, policy or RetryPolicy())
+    run_ = _Run(plan, settings, listener, jobs or CONNECTIONS, policy or RetryPolicy())
     return run_.all(plan.items)
 
 
 class _Run:
-    def __init__(self, settings: Settings, listener: Listener, connections: int, policy: RetryPolicy) -> None:
+    def __init__(
+        self, plan: Plan, settings: Settings, listener: Listener, connections: int, policy: RetryPolicy
+    ) -> None:  # fmt: skip
+        self.plan = plan
         self.settings, self.listener, self.connections, self.policy = settings, listener, connections, policy
         self.stop = threading.Event()
+        from datahub.acquire.served import Servers  # imports urllib3
+
+        self.servers = Servers(settings)
 
     def all(self, items: tuple[Item, ...]) -> tuple[Verified, ...]:
         """Each item in a daemon thread of a few, so that Ctrl-C never waits for a server."""
@@ -138,6 +146,13 @@ class _Run:
 
     def _from_mirrors(self, item: Item) -> Verified:
         failures: list[DatahubError] = []
+        for url in self.servers.places(self.plan.name, self.plan.version, item.file.filename):
+            try:
+                return self._from(url, item)
+            except (OriginError, VerificationError, TokenRefused) as error:
+                failures.append(error)
+                warning = not isinstance(error, HttpError)  # a server that has not this file is nothing to worry about
+                self.listener(Note("download", f"{error.message}; going on without it", warning=warning))
         for url in item.sources:
             try:
                 return self._from(url, item)
@@ -153,7 +168,7 @@ class _Run:
         from datahub.acquire.downloading import Download
         from datahub.acquire.origins import open_origin
 
-        origin = open_origin(url, self.connections)
+        origin = self.servers.origin(url, self.connections) or open_origin(url, self.connections)
         try:
             download = Download(
                 item.file,

@@ -33,7 +33,8 @@ class Downloads:
     """``fetching``: whether what is missing is downloaded. ``folder`` keeps block digests. Called from threads."""
 
     def __init__(self, settings: Settings, folder: Path, listener: Listener, *, fetching: bool) -> None:
-        self._settings, self._folder, self._listener, self._fetching = settings, folder, listener, fetching
+        self._settings = replace(settings, source=None)  # a server asks no server for what it is asked for
+        self._folder, self._listener, self._fetching = folder, listener, fetching
 
     def find(self, dataset: str, version: str | None, name: str) -> Blob | None:
         """The file, verified; None where nobody knows it, or it is not here and may not be fetched.

@@ -12,7 +12,6 @@ import select
 import stat
 import sys
 import threading
-import time
 import traceback
 from collections import deque
 from collections.abc import Iterator
@@ -47,7 +46,7 @@ class Lines:
         self.off = where == OFF
         self._descriptor = sys.stderr.fileno() if where in (OFF, STDERR) else _opened(Path(where))
         self._most = LARGE if stat.S_ISREG(os.fstat(self._descriptor).st_mode) else select.PIPE_BUF
-        self._waiting: deque[tuple[float, dict[str, Any]]] = deque()
+        self._waiting: deque[bytes] = deque()
         self._come, self._ending = threading.Event(), threading.Event()
         self._dropped = 0
         self._thread = threading.Thread(target=self._write, name="datahub-log", daemon=True)
@@ -58,7 +57,8 @@ class Lines:
         if len(self._waiting) >= WAITING:
             self._dropped += 1
             return
-        self._waiting.append((time.time(), facts))
+        # Here and not in the thread, which would hold the interpreter, and so all requests, for a whole batch.
+        self._waiting.append(_line(facts))
         if not self._come.is_set():
             self._come.set()
 
@@ -80,10 +80,10 @@ class Lines:
             self._ending.wait(TOGETHER)
             ended = self._ending.is_set()
             self._come.clear()  # before they are taken: what comes after is seen the next time
-            lines = [_line(*self._waiting.popleft()) for _ in range(len(self._waiting))]
+            lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
             if self._dropped:
                 dropped, self._dropped = self._dropped, 0
-                lines.append(_line(time.time(), {"level": "warning", "dropped": dropped}))
+                lines.append(_line({"level": "warning", "dropped": dropped}))
             for some in _batches(lines, self._most):
                 with suppress(OSError):
                     os.write(self._descriptor, some)
@@ -151,8 +151,8 @@ def libraries(lines: Lines) -> Iterator[None]:
             each.removeHandler(handler)
 
 
-def _line(when: float, facts: dict[str, Any]) -> bytes:
-    stamp = datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds")
+def _line(facts: dict[str, Any]) -> bytes:
+    stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
     try:
         return msgspec.json.encode({"time": stamp, **facts}) + b"\n"
     except UnicodeEncodeError:  # what a client sent is no Unicode

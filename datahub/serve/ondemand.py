@@ -7,6 +7,7 @@ several servers do the work.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -73,8 +74,9 @@ class OnDemand:
         for path in self._settings.manifests:
             command += ["--manifest", str(path)]
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "DATAHUB_SOURCE": ""},  # it would ask this server for what this server wants
+        )  # fmt: skip
         self._running[ref] = process
         self._listener(Note(STAGE, f"{ref} is fetched, for somebody asked for it"))
         threading.Thread(target=self._wait, args=(ref, process), name="datahub-ondemand", daemon=True).start()

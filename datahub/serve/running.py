@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 BACKLOG = 1024
 SOON, OFTEN = 2.0, 5
 """A process that dies within so many seconds, so many times in a row, is not started again."""
+SWITCH = 0.0005
+"""Seconds after which a thread that computes gives way to the one that answers."""
 PATIENCE = 5.0
 """Seconds beyond the drain after which a process that does not end is killed."""
 
@@ -101,6 +104,8 @@ def _serve(
 
     tls(config)  # what is wrong with it is told before anything starts
     lines = Lines(config.access_log)
+
+    sys.setswitchinterval(SWITCH)
 
     def begun() -> None:
         gc.freeze()  # modules and routes stay: looking through them again and again held requests up
