@@ -6,15 +6,18 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 from aiohttp import web
 
+from datahub.core.errors import DatahubError
 from datahub.core.events import Note
-from datahub.serve.prefetching import Prefetcher
 from datahub.serve.scrubbing import Damaged, Scrubber
 from datahub.serve.state import SERVER, Server
 
+JOBS = 1.0
+"""Seconds between two looks whether a first job has announced itself."""
 TRIM = 2.0
 """Seconds between two looks at the soft quota."""
 
@@ -28,8 +31,7 @@ async def keeping(app: web.Application) -> AsyncIterator[None]:
         server.search(), server.warmer.run(server.variant), trimming(server), damaged.run(),
     ]  # fmt: skip
     if server.config.policy == "epoch":
-        prefetcher = Prefetcher(folder, server.jobs, server.cache, server.engine, server.metrics)
-        work.append(prefetcher.run(server.variant))
+        work.append(foreseeing(server))
     if server.config.scrub_rate:
         scrubber = Scrubber(
             folder, server.library, server.cache, server.engine, server.config.scrub_rate, server.metrics,
@@ -48,6 +50,18 @@ async def _told(server: Server, work: Coroutine[Any, Any, None]) -> None:
         await work
     except Exception as error:  # noqa: BLE001 - it would be lost with its task
         server.listener(Note("serve", f"a bug: {type(error).__name__}: {error}", warning=True))
+
+
+async def foreseeing(server: Server) -> None:
+    """Keep what jobs read soonest, until cancelled: from the first job on, for it imports NumPy."""
+    alive = False
+    while not alive:
+        await asyncio.sleep(JOBS)
+        with suppress(DatahubError):  # a disk that fails: jobs cannot announce themselves
+            alive = bool(await asyncio.to_thread(server.jobs.alive))
+    prefetching = await asyncio.to_thread(import_module, "datahub.serve.prefetching")
+    cache, engine = server.cache, server.engine
+    await prefetching.Prefetcher(cache.folder, server.jobs, cache, engine, server.metrics).run(server.variant)
 
 
 async def trimming(server: Server) -> None:

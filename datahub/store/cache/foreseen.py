@@ -7,16 +7,19 @@ the writer or its jobs are gone, nothing is foreseen.
 from __future__ import annotations
 
 import json
+import struct
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from datahub.core import atomic
 from datahub.core.processes import boot
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 NAME = "foreseen-1.bin"
 LASTS = 60.0
@@ -72,5 +75,5 @@ class Foreseen:
         if where != boot() or count < 0 or len(rest) != count * (WIDTH + 8):
             return 0.0, _NOTHING
         names = rest[: count * WIDTH].hex()
-        due = np.frombuffer(rest, "<f8", offset=count * WIDTH).tolist()
+        due = struct.unpack_from(f"<{count}d", rest, count * WIDTH)
         return until, {names[2 * WIDTH * n : 2 * WIDTH * (n + 1)]: value for n, value in enumerate(due)}
