@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from datahub.core.digests import BLOCK
 from datahub.serve.descriptors import Handle
@@ -24,13 +24,14 @@ VERIFIERS = 4
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """``size`` bytes at ``offset`` of an open file, or of ``data``."""
+    """``size`` bytes at ``offset`` of an open file, or of ``data``. ``here``: no origin was waited for."""
 
     offset: int
     size: int
     handle: Handle | None = None
     data: Data = b""
     local: bool = False
+    here: bool = True
 
     def bytes(self, start: int = 0, most: int | None = None) -> bytes:
         """Some of them, copied; for few."""
@@ -63,15 +64,17 @@ class Engine:
         """The first piece of a body, brought here if need be. Raises as `CachedBlocks.ready`."""
         if (found := self.warm(blob, start, end)) is not None:
             return found
-        number, base = start // BLOCK, start // BLOCK * BLOCK
-        self._metrics.missed(blob.ref)
+        number, base, here = start // BLOCK, start // BLOCK * BLOCK, True
         for _ in range(TRIES):  # a block may be evicted between its coming and its use
-            here = blob.local is not None and await self._verified(blob, number)
-            data = None if here else await self._blocks.ready(blob, number)
-            if data is not None:
-                return Piece(start - base, min(end, base + BLOCK) - start, data=data)
+            if blob.local is not None and await self._verified(blob, number):
+                self._metrics.verified(blob.ref)
+            else:
+                ready = await self._blocks.ready(blob, number)
+                here = here and ready.here
+                if ready.data is not None:
+                    return Piece(start - base, min(end, base + BLOCK) - start, data=ready.data, here=here)
             if (found := self.warm(blob, start, end)) is not None:
-                return found
+                return replace(found, here=here)
         raise ConnectionResetError("the block was evicted again and again")
 
     def ahead(self, blob: Blob, start: int, end: int) -> None:
@@ -102,7 +105,7 @@ class Engine:
 
     async def bring(self, blob: Blob, number: int) -> bool:
         """Have an origin's block in the cache; False where there is no room. Raises as `CachedBlocks.ready`."""
-        return await self._blocks.ready(blob, number) is None
+        return (await self._blocks.ready(blob, number)).data is None
 
     async def prefetch(self, blob: Blob, number: int) -> bool:
         """`bring`, behind what readers wait for; what is in the server's own store is here."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from datahub.core.digests import BLOCK
@@ -34,16 +34,32 @@ PINNED = 4
 
 
 @dataclass(frozen=True, slots=True)
+class Ready:
+    """A block that can be read: its bytes where there is no room to keep it. ``here``: no origin was asked for it."""
+
+    data: Data | None
+    here: bool
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a thread found. ``opened``: the block's file, once it is there."""
+
+    opened: list[Opened] = field(default_factory=list)
+    here: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class _Coming:
-    """A block on its way. ``opened``: its file, once it is there."""
+    """A block on its way."""
 
     block: Block
     future: asyncio.Future[Data | None]
-    opened: list[Opened]
+    found: _Found
 
     def settle(self, keep: Callable[[Block, Opened], None]) -> None:
-        while self.opened:
-            keep(self.block, self.opened.pop())
+        while self.found.opened:
+            keep(self.block, self.found.opened.pop())
 
 
 class CachedBlocks:
@@ -81,9 +97,8 @@ class CachedBlocks:
         if block.key not in self._descriptors:
             self._bring(blob, number, block)
 
-    async def ready(self, blob: Blob, number: int) -> Data | None:
-        """Wait until `warm` has the block; its bytes, where there is no room to keep it. Raises `OriginError`s
-        and `VerificationError`s."""
+    async def ready(self, blob: Blob, number: int) -> Ready:
+        """Wait until `warm` has the block. Raises `OriginError`s and `VerificationError`s."""
         block = blob.block(number)
         try:
             async with asyncio.timeout(self._seconds + 1):
@@ -91,7 +106,7 @@ class CachedBlocks:
                 # A client that leaves must not end what others wait for.
                 data = await asyncio.shield(coming.future)
                 coming.settle(self._keep)  # one that came just now: its callback may still be to run
-                return data
+                return Ready(data, coming.found.here)
         except TimeoutError as error:
             raise OriginStalled(block.name, self._seconds) from error
 
@@ -135,12 +150,12 @@ class CachedBlocks:
     def _bring(self, blob: Blob, number: int, block: Block) -> _Coming:
         coming = self._coming.get(block.key)
         if coming is None:
-            opened: list[Opened] = []
+            found = _Found()
             if block.key in self._early:
                 self._joined.append(block)  # its reader gets the bytes that were fetched early
-            work = partial(self._work, blob, number, block, opened)
+            work = partial(self._work, blob, number, block, found)
             future = asyncio.wrap_future(self._fetcher.ask(block.key, work, urgent=True))
-            coming = self._coming[block.key] = _Coming(block, future, opened)
+            coming = self._coming[block.key] = _Coming(block, future, found)
             future.add_done_callback(lambda _: self._came(coming))
         return coming
 
@@ -154,15 +169,16 @@ class CachedBlocks:
         self._descriptors.put(block.key, Handle(opened.descriptor, look(opened.descriptor)))
         self._blocks[block.key] = block
 
-    def _work(self, blob: Blob, number: int, block: Block, opened: list[Opened], urgent: bool) -> Data | None:  # noqa: ARG002 - all are
-        """In a thread: the block's file in ``opened``, or its bytes."""
-        found = self._cache.lend(block)
-        if found is None:
+    def _work(self, blob: Blob, number: int, block: Block, found: _Found, urgent: bool) -> Data | None:  # noqa: ARG002 - all are
+        """In a thread: the block's file in ``found``, or its bytes."""
+        lent = self._cache.lend(block)
+        found.here = lent is not None
+        if lent is None:
             data = self._cache.fill(block, partial(self._fetch, blob, number, block), seconds=self._seconds)
-            found = self._cache.lend(block)
-            if found is None:
+            lent = self._cache.lend(block)
+            if lent is None:
                 return data
-        opened.append(found)
+        found.opened.append(lent)
         return None
 
     def _early_work(self, blob: Blob, number: int, block: Block, urgent: bool) -> Data | None:  # noqa: ARG002

@@ -39,13 +39,14 @@ class Metrics:
             ).labels
         )
         self._sent = counter("datahub_sent_bytes", "Bytes of datasets sent to clients.", "dataset")
-        self._hits = counter("datahub_hits", "Pieces of bodies that were here.", "dataset")
-        self._misses = counter("datahub_misses", "Pieces of bodies that were waited for.", "dataset")
+        self._hits = counter("datahub_hits", "Pieces of bodies that waited for no origin.", "dataset")
+        self._misses = counter("datahub_misses", "Pieces of bodies that waited for an origin.", "dataset")
+        self._verified = counter("datahub_verified", "Pieces of the store's files that were verified first.", "dataset")
         self._fetched = counter("datahub_origin_bytes", "Bytes received from origins.", "dataset")
         self._fetches = counter("datahub_origin_fetches", "Blocks asked of origins.", "dataset", "result")
         self._jobs = counter("datahub_job_bytes", "Bytes sent for each job.", "job")
-        self._job_hits = counter("datahub_job_hits", "Pieces of bodies for each job that were here.", "job")
-        self._job_misses = counter("datahub_job_misses", "Pieces of bodies for each job that it waited for.", "job")
+        self._job_hits = counter("datahub_job_hits", "Pieces for each job that waited for no origin.", "job")
+        self._job_misses = counter("datahub_job_misses", "Pieces for each job that waited for an origin.", "job")
         self._prefetched = counter("datahub_prefetched_bytes", "Bytes brought before a job asked for them.", "job")
         self._waited = counter("datahub_job_wait_seconds", "What each job's requests waited for blocks.", "job")
         self._scrubbed = counter("datahub_scrubbed_bytes", "Bytes that the scrubber verified again.", "dataset")
@@ -65,19 +66,18 @@ class Metrics:
             if waited:
                 self._waited(name).inc(waited)
 
-    def hit(self, dataset: str) -> None:
-        self._hits(dataset).inc()
-
-    def asked(self, job: str, *, hit: bool) -> None:
-        """A piece of a body for a job, which was here or not."""
+    def asked(self, dataset: str, job: str, *, hit: bool) -> None:
+        """A piece of a body: a hit if no origin was waited for, be it that its block had to be verified or opened."""
+        (self._hits if hit else self._misses)(dataset).inc()
         if job:
             (self._job_hits if hit else self._job_misses)(self._job(job)).inc()
 
     def prefetched(self, job: str, count: int) -> None:
         self._prefetched(self._job(job)).inc(count)
 
-    def missed(self, dataset: str) -> None:
-        self._misses(dataset).inc()
+    def verified(self, dataset: str) -> None:
+        """A piece of a file of the server's own store was verified before it was sent."""
+        self._verified(dataset).inc()
 
     def fetched(self, dataset: str, count: int) -> None:
         self._fetched(dataset).inc(count)

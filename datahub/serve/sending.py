@@ -165,16 +165,19 @@ class _Body:
         """The next piece; once one had to be waited for, those after it are fetched ahead."""
         engine, metrics = self._engine, self._server.metrics
         piece = engine.warm(self._blob, self._at, self._end)
-        if piece is not None:
-            metrics.hit(self._blob.ref)
-        metrics.asked(self._job, hit=piece is not None)
         self._missed = self._missed or piece is None
         if self._missed:
             engine.ahead(self._blob, self._at, self._end)
-        if piece is None:
-            began = time.monotonic()
+        if piece is not None:
+            metrics.asked(self._blob.ref, self._job, hit=True)
+            return piece
+        began, here = time.monotonic(), False
+        try:
             piece = await engine.piece(self._blob, self._at, self._end)
+            here = piece.here
+        finally:
             self._waited += time.monotonic() - began
+            metrics.asked(self._blob.ref, self._job, hit=here)
         return piece
 
     async def _one(self, response: web.StreamResponse, piece: Piece) -> None:

@@ -36,7 +36,7 @@ def test_a_block_that_has_just_come_is_there_for_who_asks_at_that_moment(tmp_pat
         try:
             ready.send(None)
         except StopIteration as stop:
-            assert stop.value is None
+            assert stop.value == filling.Ready(None, here=False)
         else:
             raise AssertionError("it waited")
         handle = cached.warm(blob, 0)

@@ -77,6 +77,19 @@ def test_what_was_fetched_is_there_after_a_restart_without_the_origin(start, hom
     assert len(web.requests) == asked
 
 
+def test_a_hit_is_what_waited_for_no_origin(start, home, elsewhere, web):
+    """Not only what was open already: a cache that was kept over a restart is worth as much as it saves."""
+    name = {"dataset": "big@1.0/published"}
+    first = start(elsewhere, origin=(web.url,))
+    know(first)
+    assert body(first, home, 0, 10).status == 206
+    assert (first.metric("datahub_hits_total", **name), first.metric("datahub_misses_total", **name)) == (0, 1)
+    second = start(elsewhere, origin=(web.url,))
+    assert body(second, home, 0, 10).status == 206
+    assert (second.metric("datahub_hits_total", **name), second.metric("datahub_misses_total", **name)) == (1, 0)
+    assert second.metric("datahub_verified_total") == 0
+
+
 def test_a_herd_costs_one_request_a_block(start, home, elsewhere, web):
     server = start(elsewhere, origin=(web.url,))
     know(server)

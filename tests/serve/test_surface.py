@@ -195,7 +195,9 @@ def test_everything_is_counted(start, settings):
     assert server.metric("datahub_job_bytes_total", job="run-7") == BIG + 100
     assert server.metric("datahub_requests_total", route="/v1/blobs/{sha256}", status="206") == 1
     assert server.metric("datahub_requests_total", route="none", status="404") == 1
-    assert server.metric("datahub_misses_total", dataset="big@1.0/published") >= 1
+    assert 1 <= server.metric("datahub_verified_total", dataset="big@1.0/published") <= 3  # it has three blocks
+    assert server.metric("datahub_hits_total", dataset="big@1.0/published") >= 2  # all of it was in the store
+    assert server.metric("datahub_misses_total") == 0
 
 
 def test_the_access_log_is_json_lines_without_queries_or_headers(start, settings):
