@@ -12,8 +12,8 @@ from datahub.acquire.planning import Item, Plan, local_folder
 from datahub.acquire.policy import RetryPolicy
 from datahub.acquire.running import run
 from datahub.core import atomic
-from datahub.core.digests import Digest
-from datahub.core.errors import BadArgument
+from datahub.core.digests import Digest, of_file
+from datahub.core.errors import BadArgument, from_oserror
 from datahub.core.events import Listener, ignore
 from datahub.core.settings import Settings
 from datahub.registry.schema import File
@@ -50,6 +50,21 @@ def fetch_weights(
     return run(
         Plan(FOLDER, "", (item,), shutil.disk_usage(folder).free, folder), settings, listener=listener, policy=policy
     )[0]
+
+
+def check_name(path: Path) -> None:
+    """Raise `DigestMismatch` where a file's name ends in the first digits of another digest, and `NotReadable`.
+
+    Digits that are all decimal may be a date and say nothing, as does any other name.
+    """
+    match = NAME.fullmatch(path.name)
+    if match is None or match[1].isdecimal():
+        return
+    try:
+        found = of_file(path)
+    except OSError as error:
+        raise from_oserror(error, path) from error
+    found.check(str(path), [Digest("sha256", match[1])])
 
 
 def _item(file: File, target: Path, settings: Settings) -> Item:

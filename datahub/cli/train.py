@@ -61,6 +61,8 @@ def command(app: App, /, ref: str, from_: str | None, folder: str | None, **opti
     job = Job(ref=ref, folder=Path(folder) if folder else None, **options)
     with app.listener() as listener:
         outcome = work(job, app.settings, listener)
+    if not outcome.leads:
+        return
     app.emit({"ref": ref, "finished": outcome.finished, "rows": [asdict(row) for row in outcome.rows]})
     for row in outcome.rows[-2:]:
         app.echo(

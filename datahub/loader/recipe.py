@@ -70,7 +70,7 @@ def recipe_of(
     own, shown, decoding = split.dataset.record.fields, arguments.field_names(fields), Decode.of(transform)
     return Recipe(
         fields=shown,
-        transform=arguments.image_transform(decoding.then, dtype, lambda: _moments(split)),
+        transform=arguments.image_transform(decoding.then, dtype, lambda: moments(split)),
         orient=decoding.orient,
         batch_transform=None if isinstance(batch_transform, Mixing) else batch_transform,
         mixing=mixing_of(batch_transform, shown, own, collate),
@@ -82,7 +82,7 @@ def recipe_of(
     )
 
 
-def _moments(split: Split) -> Moments | None:
+def moments(split: Split) -> Moments | None:
     """The pixels' mean and deviation: those of ``train`` where there is one, so that splits are scaled alike."""
     splits = split.dataset.record.splits
     stats = splits["train" if "train" in splits else split.name].stats

@@ -23,7 +23,11 @@ MNIST = ((0.1307,), (0.3081,))
 """Mean and standard deviation of MNIST's training images, as most published training scripts write them."""
 CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 """The same of CIFAR-10's, for ``cifar_train`` where the dataset's record has none of its own."""
-CIFAR_PADDING, CIFAR_SIZE = 4, 32
+CIFAR_SIZE = 32
+PADDED = 8
+"""A small image is padded by one of so many parts of its side, CIFAR's by 4."""
+GRAY = ((0.449,), (0.226,))
+"""ImageNet's, of one channel: the means over its three."""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet's training images, as torchvision's reference scripts write them."""
 FIXED: Mapping[str, Callable[[], BatchTransform]] = {
@@ -65,18 +69,19 @@ def preset(name: str, moments: Callable[[], Moments | None]) -> BatchTransform:
         raise BadArgument("transform", name, "is not a preset", f"known: {', '.join([*OWN, *FIXED])}")
     found = moments()
     if name != "normalize":
-        return _cifar_train(found or Moments(*CIFAR10), strong=name == "cifar_train_strong")
+        return small_train((CIFAR_SIZE, CIFAR_SIZE), found or Moments(*CIFAR10), strong=name == "cifar_train_strong")
     if found is None:
         reason = "the dataset's record has no mean and standard deviation"
         raise BadArgument("transform", name, reason, "use datahub.transforms.Normalize(mean, std)")
-    return _normalize(found)
+    return normalized_by(found)
 
 
-def _normalize(moments: Moments) -> Normalize:
+def normalized_by(moments: Moments) -> Normalize:
+    """What the preset ``normalize`` does."""
     return Normalize(moments.mean, [value or 1.0 for value in moments.std])
 
 
-def _cifar_train(moments: Moments, *, strong: bool) -> BatchTransform:
-    """Padded by 4 and cropped to 32, flipped, normalised: what nearly all published CIFAR recipes begin with."""
-    moves = [RandomCrop(CIFAR_SIZE, CIFAR_PADDING), RandomHorizontalFlip()]
-    return Compose([*moves, *([TrivialAugmentWide()] if strong else []), _normalize(moments)])
+def small_train(size: tuple[int, int], moments: Moments, *, strong: bool = False) -> BatchTransform:
+    """Padded, cropped to ``size`` again, flipped, normalised: what nearly all published CIFAR recipes begin with."""
+    moves = [RandomCrop(size, max(size) // PADDED), RandomHorizontalFlip()]
+    return Compose([*moves, *([TrivialAugmentWide()] if strong else []), normalized_by(moments)])

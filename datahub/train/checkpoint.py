@@ -3,24 +3,66 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 
 from datahub.core import atomic
-from datahub.core.errors import BadArgument, NotReadable
+from datahub.core.errors import BadArgument, LockTimeout, NotReadable
+from datahub.core.locks import FileLock
 
-VERSION = 1
+VERSION = 2
 FILENAME = "checkpoint.pt"
 BEST = "best.pt"
+LOCK = "lock"
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """The one run that writes into ``folder``; what a killed one left of itself is no hindrance. Raises `BadArgument`
+    where another is at it, and `DiskError`s.
+    """
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except LockTimeout as error:
+        reason = f"{error.owner} is training there"
+        raise BadArgument("dir", str(folder), reason, "let it finish, or use another") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def save(path: Path, parts: Mapping[str, Any]) -> None:
     """Write ``parts`` at ``path``; readers see the old file or the new one. Raises `DiskError`s."""
     with atomic.writing(path) as handle:
-        torch.save({"version": VERSION, **parts}, handle)
+        target = _Target(handle)
+        try:
+            torch.save({"version": VERSION, **parts}, cast(BinaryIO, target))
+        except RuntimeError as error:
+            raise target.failure or error from error
+
+
+class _Target:
+    """What torch.save writes to. Where the disk fails, torch tells of its own archive alone: this knows the cause."""
+
+    def __init__(self, handle: BinaryIO) -> None:
+        self._handle = handle
+        self.failure: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._handle.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def flush(self) -> None:
+        self._handle.flush()
 
 
 def load(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:

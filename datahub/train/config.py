@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from datahub.core.errors import BadArgument
+from datahub.tensor.checks import number
 from datahub.train import checkpoint
 
 PRECISIONS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -53,9 +54,12 @@ class Job:
 
 def check(job: Job) -> None:
     """Raise `BadArgument` for what cannot be, before anything is opened."""
-    for name in ("epochs", "batch", "save_every"):
-        if getattr(job, name) < 1:
-            raise BadArgument(name, getattr(job, name), "must be at least 1")
+    for name in ("epochs", "batch", "save_every", "steps"):
+        value = getattr(job, name)
+        if value is not None and value < 1:
+            raise BadArgument(name, value, "must be at least 1")
+    if job.rate is not None and number("rate", job.rate) <= 0:
+        raise BadArgument("rate", job.rate, "must be positive")
     if job.amp is not None and job.amp not in PRECISIONS:
         raise BadArgument("amp", job.amp, "is not a precision", f"known: {', '.join(PRECISIONS)}")
     if job.resume and job.folder is None:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+import torch
 
 from datahub.core.errors import BadArgument
 from datahub.core.refs import Ref, is_shards
 from datahub.core.settings import Settings
+from datahub.loader.recipe import moments
 from datahub.loader.streaming import StreamingLoader
-from datahub.store.dataset import Dataset
-from datahub.tensor.transforms import CutMix, Mixing, MixUp, RandomMix
+from datahub.store.dataset import Dataset, Split
+from datahub.tensor.presets import CIFAR10, GRAY, Moments, normalized_by, small_train
+from datahub.tensor.transforms import (
+    BatchTransform,
+    CenterCrop,
+    Compose,
+    CutMix,
+    Mixing,
+    MixUp,
+    Normalize,
+    RandomHorizontalFlip,
+    RandomMix,
+    RandomResizedCrop,
+    Resize,
+)
 from datahub.train.config import Job
 from datahub.train.networks import Network
 
@@ -20,11 +38,10 @@ SMALL = 64
 
 def training(job: Job, dataset: Dataset, settings: Settings) -> StreamingLoader:
     """Shuffled and augmented; the tail is dropped where there is a whole batch."""
-    shape = dataset.record.fields["image"].shape
-    usual = "imagenet_train" if not _small(dataset) else "cifar_train" if shape and shape[2] == 3 else "normalize"
     return StreamingLoader(
         _ref(job, dataset), job.split, global_batch_size=job.batch, shuffle=True, seed=job.seed,
-        num_workers=job.workers, drop_last=len(dataset[job.split]) >= job.batch, transform=job.augment or usual,
+        num_workers=job.workers, drop_last=len(dataset[job.split]) >= job.batch,
+        transform=job.augment or _usual(dataset[job.split], learning=True),
         batch_transform=_mixing(job),
         settings=settings,
     )  # fmt: skip
@@ -36,7 +53,9 @@ def held_out(job: Job, dataset: Dataset, settings: Settings, network: Network) -
     if split is None:
         known = ", ".join(dataset.splits)
         raise BadArgument("held_out", None, f"{dataset.ref} has no split to evaluate on", f"name one of {known}")
-    transform: Any = "normalize" if _small(dataset) else network.evaluating or "imagenet_eval"
+    transform: Any = _usual(dataset[split], learning=False)
+    if network.evaluating is not None and not _small(dataset):
+        transform = partial(_coloured, network.evaluating)
     return StreamingLoader(
         _ref(job, dataset), split, global_batch_size=job.batch, num_workers=job.workers, transform=transform,
         settings=settings,
@@ -55,6 +74,24 @@ def _mixing(job: Job) -> Mixing | None:
     if job.cutmix is not None:
         found.append(CutMix(job.cutmix))
     return RandomMix(found) if len(found) > 1 else found[0] if found else None
+
+
+def _usual(split: Split, *, learning: bool) -> str | BatchTransform:
+    """What images become where nobody says it: by their size and channels."""
+    shape = split.dataset.record.fields["image"].shape
+    gray = shape is not None and shape[2] == 1
+    if shape is None or not _small(split.dataset):
+        if not gray:
+            return "imagenet_train" if learning else "imagenet_eval"
+        frame = [RandomResizedCrop(224), RandomHorizontalFlip()] if learning else [Resize(256), CenterCrop(224)]
+        return Compose([*frame, Normalize(*GRAY)])
+    found = moments(split) or Moments(*(GRAY if gray else CIFAR10))
+    return normalized_by(found) if gray or not learning else small_train((shape[0], shape[1]), found)
+
+
+def _coloured(evaluating: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor) -> torch.Tensor:
+    """Publishers scale three channels."""
+    return evaluating(image.expand(3, -1, -1) if image.shape[0] == 1 else image)
 
 
 def _small(dataset: Dataset) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from datahub.core import atomic
 from datahub.core.errors import BadArgument
 from datahub.core.events import Listener, Note, Progress, ignore
 from datahub.core.settings import Settings
@@ -28,7 +27,9 @@ from datahub.order.permutation import derive
 from datahub.train import checkpoint, networks
 from datahub.train.config import PRECISIONS, Job, check
 from datahub.train.data import held_out, training
-from datahub.train.meters import CsvLog, Log, Meter, Row, TensorBoardLog
+from datahub.train.fitting import check_size, learning
+from datahub.train.logs import CsvLog, Log, TensorBoardLog
+from datahub.train.meters import Meter, Row
 from datahub.train.world import World, joined
 
 WARM = 0.05
@@ -41,6 +42,8 @@ class Outcome:
 
     rows: list[Row] = field(default_factory=list)
     finished: bool = True
+    leads: bool = True
+    """Whether this is the rank that speaks for the others."""
 
 
 def run(job: Job, settings: Settings, listener: Listener = ignore) -> Outcome:
@@ -50,19 +53,27 @@ def run(job: Job, settings: Settings, listener: Listener = ignore) -> Outcome:
     """
     check(job)
     with joined(job.device) as world, ExitStack() as stack:
+        listener = listener if world.leads else ignore
+        keeps = job.folder is not None and world.leads and not job.eval_only
+        if job.folder is not None and keeps:
+            stack.enter_context(checkpoint.alone(job.folder))
         dataset = open_or_fetch(job.ref, settings, job.download)
         classes = len(dataset.classes)
         if classes < 2:
             raise BadArgument("ref", job.ref, "its samples have no classes", "train on a set with labels")
         torch.manual_seed(derive(job.seed, "model") >> 1)
-        network = networks.build(job.model, classes, job.weights, settings, listener if world.leads else ignore)
+        network = networks.build(job.model, classes, job.weights, settings, listener)
         module = network.module.to(world.device).to(memory_format=torch.channels_last)
         trained = None if job.eval_only else stack.enter_context(training(job, dataset, settings))
         evaluated = stack.enter_context(held_out(job, dataset, settings, network))
-        trainer = _Trainer(job, world, module, trained, evaluated, listener)
-        if job.folder is not None and world.leads and not job.eval_only:
-            trainer.logs = [stack.enter_context(closing(each)) for each in _logs(job, job.folder)]
-        return trainer.evaluate_only() if job.eval_only else trainer.train()
+        trainer = _Trainer(job, world, module, evaluated, listener)
+        if job.resume and trained is not None:
+            trainer.restore(trained)
+        if job.folder is not None and keeps:
+            trainer.logs = [stack.enter_context(closing(each)) for each in _logs(job, job.folder, trainer.rows)]
+        outcome = trainer.evaluate_only() if trained is None else trainer.train(trained)
+        outcome.leads = world.leads
+        return outcome
 
 
 def rate_at(progress: float, highest: float) -> float:
@@ -72,9 +83,9 @@ def rate_at(progress: float, highest: float) -> float:
     return highest * (0.5 + 0.5 * math.cos(math.pi * (progress - WARM) / (1 - WARM)))
 
 
-def _logs(job: Job, folder: Path) -> list[Log]:
-    atomic.make_dir(folder)
-    return [CsvLog(folder / "metrics.csv"), *([TensorBoardLog(folder / "tensorboard")] if job.tensorboard else [])]
+def _logs(job: Job, folder: Path, before: list[Row]) -> list[Log]:
+    found: list[Log] = [CsvLog(folder / "metrics.csv", before)]
+    return [*found, TensorBoardLog(folder / "tensorboard", before)] if job.tensorboard else found
 
 
 class _Trainer:
@@ -83,14 +94,18 @@ class _Trainer:
         job: Job,
         world: World,
         module: nn.Module,
-        trained: StreamingLoader | None,
         evaluated: StreamingLoader,
         listener: Listener,
     ) -> None:
         self.job, self.world, self.module, self.listener = job, world, module, listener
-        self._trained, self._evaluated = trained, evaluated
+        self._evaluated = evaluated
         self.logs: list[Log] = []
+        self.rows: list[Row] = []
+        """Of all epochs that are over, of this call or before."""
+        self._seen: list[float] = []
+        """What a run that is taken up again had seen of its epoch."""
         self._step, self._best = 0, 0.0
+        self._fits = False
         cuda = world.device.type == "cuda"
         self._precision = PRECISIONS[job.amp or ("bf16" if cuda else "off")]
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=self._precision is torch.float16)
@@ -106,15 +121,10 @@ class _Trainer:
 
     def evaluate_only(self) -> Outcome:
         if self.job.folder is not None and self.job.weights is None:
-            path = self.job.folder / checkpoint.FILENAME
-            self.module.load_state_dict(networks.read(path))
+            networks.restore(self.module, self.job.folder / checkpoint.FILENAME, self.job.model)
         return Outcome([self._evaluate(0)])
 
-    def train(self) -> Outcome:
-        loader = self._trained
-        assert loader is not None
-        if self.job.resume:
-            self._restore(loader)
+    def train(self, loader: StreamingLoader) -> Outcome:
         size = self.world.size
         model = DistributedDataParallel(self.module) if size > 1 else self.module
         outcome, left = Outcome(), self.job.steps
@@ -122,13 +132,13 @@ class _Trainer:
         while loader.epoch < self.job.epochs and (left is None or left > 0):
             epoch = loader.epoch
             row, done = self._epoch(model, loader, total, left)
-            if done:  # none where the run was stopped between the epoch's last step and its evaluation
-                self._write(row, outcome)
+            self._write(row, outcome)
             left = None if left is None else left - done
             if loader.epoch == epoch:  # steps ran out within it
                 break
             held = self._evaluate(epoch)
             self._write(held, outcome)
+            self.rows += [row, held]
             best = held.top1 > self._best
             self._best = max(self._best, held.top1)
             self._save(loader.state_dict(), best=best)
@@ -138,9 +148,10 @@ class _Trainer:
     # -- one epoch ------------------------------------------------------------------------------------------------
 
     def _epoch(self, model: nn.Module, loader: StreamingLoader, total: int, left: int | None) -> tuple[Row, int]:
-        """Train to the end of the epoch, or for ``left`` steps: (its row, steps taken)."""
+        """Train to the end of the epoch, or for ``left`` steps: (the row of all that was seen of it, steps taken)."""
         model.train()
-        meter, epoch, done, rate = Meter(self.world.device), loader.epoch, 0, 0.0
+        meter, self._seen = Meter(self.world.device, self._seen), []
+        epoch, done, rate = loader.epoch, 0, rate_at(max(self._step - 1, 0) / total, self._highest)
         for batch in meter.waiting(loader):
             rate = rate_at(self._step / total, self._highest)
             self._learn(model, batch, rate, meter)
@@ -148,7 +159,7 @@ class _Trainer:
             done += 1
             self.listener(Progress("train", f"epoch {epoch + 1}", loader.step, len(loader), "steps"))
             if done == left or self._step % self.job.save_every == 0:
-                self._save(loader.state_of(batch))
+                self._save(loader.state_of(batch), seen=meter.totals(self.world))
             if done == left:
                 break
         else:
@@ -162,16 +173,17 @@ class _Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         images, labels = self._moved(batch)
-        with torch.autocast(self.world.device.type, self._precision, enabled=self._precision is not None):
-            scores = model(images)
-            losses = F.cross_entropy(scores.float(), labels, reduction="none", label_smoothing=self.job.smoothing)
-        valid = batch["valid"].to(self.world.device, non_blocking=True)
-        # DDP takes the mean over ranks; what is wanted is the mean over the valid rows of all of them.
-        loss = (losses * valid).sum() * self.world.size / max(1, batch["n_global"])
-        self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
+        with learning(self.world.device, self.job.batch):
+            with torch.autocast(self.world.device.type, self._precision, enabled=self._precision is not None):
+                scores = model(images)
+                losses = F.cross_entropy(scores.float(), labels, reduction="none", label_smoothing=self.job.smoothing)
+            valid = batch["valid"].to(self.world.device, non_blocking=True)
+            # DDP takes the mean over ranks; what is wanted is the mean over the valid rows of all of them.
+            loss = (losses * valid).sum() * self.world.size / max(1, batch["n_global"])
+            self._optimizer.zero_grad(set_to_none=True)
+            self._scaler.scale(loss).backward()
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
         classes = labels if labels.ndim == 1 else labels.argmax(1)  # of mixed samples, the one that is more of it
         meter.add((losses * valid).sum().detach(), scores.detach()[valid], classes[valid])
 
@@ -201,6 +213,9 @@ class _Trainer:
             images = images.expand(-1, 3, -1, -1)
         device = self.world.device
         images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+        if not self._fits:
+            check_size(self.module, images, self.job.model)
+            self._fits = True
         return images, batch["label"].to(device, non_blocking=True)
 
     # -- what lasts -----------------------------------------------------------------------------------------------
@@ -216,7 +231,8 @@ class _Trainer:
             )
             self.listener(Note(row.phase, text))
 
-    def _save(self, state: dict[str, int | str], *, best: bool = False) -> None:
+    def _save(self, state: dict[str, int | str], *, seen: list[float] | None = None, best: bool = False) -> None:
+        """``seen``: the totals of an epoch that is not over."""
         if self.job.folder is None or not self.world.leads:
             return
         parts = {
@@ -227,19 +243,23 @@ class _Trainer:
             "loader": state,
             "step": self._step,
             "best": self._best,
+            "rows": [asdict(row) for row in self.rows],
+            "seen": seen or [],
         }
         checkpoint.save(self.job.folder / checkpoint.FILENAME, parts)
         if best:
             checkpoint.save(self.job.folder / checkpoint.BEST, {"facts": self._facts, "model": parts["model"]})
 
-    def _restore(self, loader: StreamingLoader) -> None:
+    def restore(self, loader: StreamingLoader) -> None:
+        """Be where the checkpoint was written, and ``loader`` too. Raises `BadArgument`."""
         assert self.job.folder is not None
         found = checkpoint.load(self.job.folder / checkpoint.FILENAME, self._facts)
         self.module.load_state_dict(found["model"])
         self._optimizer.load_state_dict(found["optimizer"])
         self._scaler.load_state_dict(found["scaler"])
         loader.load_state_dict(found["loader"])
-        self._step, self._best = found["step"], found["best"]
+        self._step, self._best, self._seen = found["step"], found["best"], found["seen"]
+        self.rows = [Row(**row) for row in found["rows"]]
 
 
 def _groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
-from datahub.core.errors import MissingExtra, from_oserror
 from datahub.train.world import World
 
 T = TypeVar("T")
+COUNTS = 4
+"""Loss, right at first, right among five, images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +35,14 @@ class Row:
 
 
 class Meter:
-    """Adds up over batches; `row` sums over the ranks. Nothing waits for the device before that."""
+    """Adds up over batches; `totals` sums over the ranks. Nothing waits for the device before that.
 
-    def __init__(self, device: torch.device) -> None:
-        self._sums = torch.zeros(4, dtype=torch.float64, device=device)
+    ``before``: the totals of what was seen of an epoch before it was left, to go on from.
+    """
+
+    def __init__(self, device: torch.device, before: Sequence[float] = ()) -> None:
+        self._before = torch.tensor(list(before) or [0.0] * (COUNTS + 2), dtype=torch.float64)
+        self._sums = torch.zeros(COUNTS, dtype=torch.float64, device=device)
         self._began = time.perf_counter()
         self._waited = 0.0
 
@@ -63,59 +66,17 @@ class Meter:
         counts = [loss.double(), best[:, 0].sum().double(), best.sum().double(), loss.new_tensor(len(labels)).double()]
         self._sums += torch.stack(counts)
 
+    def totals(self, world: World) -> list[float]:
+        """The four counts of the job, and the mean over its ranks of the seconds waited and passed."""
+        times = torch.tensor([self._waited, time.perf_counter() - self._began], dtype=torch.float64)
+        here = torch.cat([self._sums.cpu(), times / world.size])
+        found: list[float] = (self._before + world.summed(here)).tolist()
+        return found
+
     def row(self, world: World, *, phase: str, epoch: int, step: int, rate: float = 0.0) -> Row:
-        here = self._sums.cpu()
-        seconds = max(time.perf_counter() - self._began, 1e-9)
-        times = torch.tensor([self._waited / seconds], dtype=torch.float64)
-        loss, top1, top5, images, wait = world.summed(torch.cat([here, times])).tolist()
-        count = max(images, 1.0)
+        loss, top1, top5, images, waited, seconds = self.totals(world)
+        count, seconds = max(images, 1.0), max(seconds, 1e-9)
         return Row(
             phase=phase, epoch=epoch, step=step, images=int(images), loss=loss / count, top1=top1 / count,
-            top5=top5 / count, rate=rate, images_s=images / seconds, wait=wait / world.size,
+            top5=top5 / count, rate=rate, images_s=images / seconds, wait=waited / seconds,
         )  # fmt: skip
-
-
-class Log(Protocol):
-    def write(self, row: Row) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class CsvLog:
-    """``metrics.csv``: a line a row, appended, each on the disk when `write` returns."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def write(self, row: Row) -> None:
-        try:
-            new = not self._path.exists() or not self._path.stat().st_size
-            with self._path.open("a", newline="", encoding="utf-8") as handle:
-                out = csv.DictWriter(handle, [each.name for each in fields(Row)])
-                if new:
-                    out.writeheader()
-                out.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in asdict(row).items()})
-        except OSError as error:
-            raise from_oserror(error, self._path, writing=True) from error
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
-
-class TensorBoardLog:
-    """Scalars for TensorBoard, beside the CSV."""
-
-    def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingExtra("tensorboard", "logging to TensorBoard") from error
-        self._writer: Any = SummaryWriter(str(folder))
-
-    def write(self, row: Row) -> None:
-        for name, value in asdict(row).items():
-            if isinstance(value, float):
-                self._writer.add_scalar(f"{row.phase}/{name}", value, row.step)
-
-    def close(self) -> None:
-        self._writer.close()

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from datahub.acquire.weights import fetch_weights
+from datahub.acquire.weights import check_name, fetch_weights
 from datahub.core.errors import BadArgument, NotReadable
 from datahub.core.events import Listener, Note, ignore
 from datahub.core.settings import Settings
@@ -29,14 +29,15 @@ def build(name: str, classes: int, weights: str | None, settings: Settings, list
     """The model ``name`` for ``classes`` classes.
 
     ``weights``: a name torchvision knows for it (``IMAGENET1K_V1``, ``DEFAULT``), a URL, or a file; names and URLs are
-    fetched and verified by the digest in the file name. A head of another number of classes stays untrained, and the
-    listener is told. Raises `BadArgument`, and what `fetch_weights` raises.
+    fetched and verified by the digest in the file name, and so is a file whose name ends in one. A head of another
+    number of classes stays untrained, and the listener is told. Raises `BadArgument`, and what `fetch_weights` raises.
     """
     module = _untrained(name, classes)
     if weights is None:
         return Network(module, None)
     evaluating = None
     if (path := Path(weights)).suffix and "://" not in weights:
+        check_name(path)
         found = path
     else:
         url, evaluating = (weights, None) if "://" in weights else _published(name, weights)
@@ -84,6 +85,16 @@ def read(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(found, dict) or not all(isinstance(each, torch.Tensor) for each in found.values()):
         raise BadArgument("weights", str(path), "holds no state dict", "save a state_dict()")
     return found
+
+
+def restore(module: nn.Module, path: Path, name: str) -> None:
+    """Load all that a run of this very model kept. Raises `BadArgument` for another, or one of other classes."""
+    own, found = module.state_dict(), read(path)
+    odd = (own.keys() ^ found.keys()) | {key for key in own.keys() & found.keys() if own[key].shape != found[key].shape}
+    if odd:
+        reason = f"is not of a {name} for these classes: {min(odd)} does not fit"
+        raise BadArgument("dir", str(path), reason, "name the dataset and the --model that it was trained with")
+    module.load_state_dict(found)
 
 
 def _load(module: nn.Module, found: dict[str, torch.Tensor], path: Path, name: str, listener: Listener) -> None:

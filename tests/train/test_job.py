@@ -235,6 +235,7 @@ def test_two_ranks_taken_up_again_end_like_two_undisturbed_ones(home: Settings, 
     for arguments in (["--dir", "a"], ["--dir", "b", "--steps", "2"], ["--dir", "b", "--resume"]):
         done = torchrun(2, home, "--dir", str(tmp_path / arguments[1]), *arguments[2:])
         assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.count("train     epoch") == 1  # one rank speaks for both
     a, b = state(tmp_path / "a"), state(tmp_path / "b")
     assert a["step"] == b["step"] == 6
     assert same(a["model"], b["model"])
