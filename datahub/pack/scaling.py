@@ -31,10 +31,11 @@ def member(spec: FieldSpec, data: bytes, before: Size, after: Size) -> bytes:
     """The file of a field that has one. Raises ``ValueError``."""
     if spec.type not in typed.PLACES or not data:
         return data
-    found = scaling.pixels(typed.member(spec, data, before), after)
-    if spec.type == "masks":
-        return json.dumps(rle.encode(found), separators=(",", ":")).encode()
-    return _png(found, _palette(data))
+    if spec.type == "masks":  # one by one: objects of a large image are gigabytes of pixels
+        each = (rle.decode([mask], before, at) for at, mask in enumerate(typed.run_lengths(data)))
+        found = [rle.encode(scaling.pixels(mask, after))[0] for mask in each]
+        return json.dumps(found, separators=(",", ":")).encode()
+    return _png(scaling.pixels(typed.member(spec, data, before), after), _palette(data))
 
 
 def _png(numbers: np.ndarray[Any, Any], palette: bytes | None) -> bytes:

@@ -29,14 +29,17 @@ def encode(masks: NDArray[Any]) -> list[dict[str, Any]]:
     return [{"size": size, "counts": _text(runs(mask))} for mask in masks]
 
 
-def decode(found: Sequence[Any], size: tuple[int, int]) -> Masks:
-    """uint8 ``(N, H, W)`` of 0 and 1. Raises ``ValueError`` unless every mask is one of this height and width."""
+def decode(found: Sequence[Any], size: tuple[int, int], first: int = 0) -> Masks:
+    """uint8 ``(N, H, W)`` of 0 and 1. Raises ``ValueError`` unless every mask is one of this height and width.
+
+    ``first``: the number of the first, where ``found`` are some of an image's.
+    """
     height, width = size
     if len(found) * height * width > CAP:
         raise ValueError(f"{len(found)} masks of {width} x {height} pixels are more than {CAP} pixels")
     columns = np.empty((len(found), width, height), np.uint8)
     for row, each in enumerate(found):
-        counts = counts_of(each, size, f"mask {row}")
+        counts = counts_of(each, size, f"mask {first + row}")
         columns[row].reshape(-1)[:] = np.repeat(np.arange(len(counts), dtype=np.uint8) & 1, counts)
     return np.ascontiguousarray(columns.transpose(0, 2, 1))
 

@@ -158,14 +158,19 @@ def member(field: FieldSpec, data: bytes | memoryview, size: tuple[int, int]) ->
         video.container(data)
         return bytes(data)
     if field.type == "masks":
-        try:
-            found = json.loads(bytes(data))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"is no JSON: {error}") from None
-        if not isinstance(found, list):
-            raise ValueError("is no list of run lengths")
-        return rle.decode(found, size)
+        return rle.decode(run_lengths(data), size)
     return _pixels(data, size)
+
+
+def run_lengths(data: bytes | memoryview) -> list[Any]:
+    """The encoded masks of a member of them. Raises ``ValueError``."""
+    try:
+        found = json.loads(bytes(data))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is no JSON: {error}") from None
+    if not isinstance(found, list):
+        raise ValueError("is no list of run lengths")
+    return found
 
 
 def document(data: bytes | memoryview) -> dict[str, Any]:

@@ -30,22 +30,28 @@ def follow(specs: Mapping[str, FieldSpec], values: Sequence[Values], sizes: Ints
 
     ``sizes``: heights and widths of the images that the values are of.
     """
-    moves = any(isinstance(step, Placement | Warp) for step in steps)
-    masked = [name for name, spec in specs.items() if moves and spec.type in ("mask", "masks")]
-    traces = [Trace(height, width) for height, width in sizes.tolist()] if masked else []
+    first = sizes
     for step in steps:
         if isinstance(step, SanitizeBoundingBoxes):
             _sanitize(specs, values, sizes, step)
         elif isinstance(step, Placement | Warp):
             _places(specs, values, step)
-            for row, trace in enumerate(traces):
-                trace.go(step, row)
             sizes = step.size
-    fill = next((step.value for step in reversed(steps) if isinstance(step, MaskFill)), 0)
-    for value, trace in zip(values, traces, strict=False):
-        for name in masked:
-            value[name] = trace.taken(value[name], fill if specs[name].type == "mask" else 0)
+    if any(isinstance(step, Placement | Warp) for step in steps):
+        _masks(specs, values, first, steps)
     return sizes
+
+
+def _masks(specs: Mapping[str, FieldSpec], values: Sequence[Values], sizes: Ints, steps: Sequence[Stage]) -> None:
+    """Masks after all steps, image by image: a trace through a warp takes eight bytes a pixel."""
+    names = [name for name, spec in specs.items() if spec.type in ("mask", "masks")]
+    fill = next((step.value for step in reversed(steps) if isinstance(step, MaskFill)), 0)
+    for row, (height, width) in enumerate(sizes.tolist() if names else ()):
+        trace = Trace(height, width)
+        for step in steps:
+            trace.go(step, row)
+        for name in names:
+            values[row][name] = trace.taken(values[row][name], fill if specs[name].type == "mask" else 0)
 
 
 def _places(specs: Mapping[str, FieldSpec], values: Sequence[Values], step: Placement | Warp) -> None:
