@@ -43,7 +43,7 @@ class Trace:
         if self._places is not None:
             places = self._numbers()
             found: NDArray[Any] = mask.reshape(*mask.shape[:-2], mask.shape[-2] * mask.shape[-1]).take(places, axis=-1)
-            found[..., places < 0] = fill
+            np.copyto(found, fill, where=places < 0)
             return found
         found = mask.take(self._rows, axis=-2, mode="clip").take(self._columns, axis=-1, mode="clip")
         found[..., self._rows < 0, :] = fill
