@@ -40,7 +40,7 @@ class Counters:
     def __init__(self) -> None:
         self._process, self._lock = os.getpid(), threading.Lock()
         self._stages = {name: Stage() for name in STAGES}
-        self._counts = dict.fromkeys(("batches", "samples", "quarantined", "bytes"), 0)
+        self._counts = dict.fromkeys(("batches", "samples", "quarantined", "refused", "bytes"), 0)
         self._received = self._ready = 0
         self._wait = self._use = 0.0
         self._since: float | None = None

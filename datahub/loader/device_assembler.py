@@ -19,7 +19,7 @@ from datahub.loader.schedule import Step
 from datahub.loader.work import Work
 from datahub.tensor.decode import Encoded
 from datahub.tensor.device.cargo import Cargo
-from datahub.tensor.device.lanes import Lane, Ticket, Undecodable
+from datahub.tensor.device.lanes import Lane, Ticket, Undecodable, decoded_by
 from datahub.tensor.device.parts import Part, decoded_here, part_of
 from datahub.tensor.device.showing import Shown, black, framed_on, laid_out, whole_on
 from datahub.tensor.device.transforming import OnePass, lookup_after
@@ -149,16 +149,18 @@ class DeviceAssembler(Assembler):
     def _parts_sent(self, work: Work, columns: dict[str, Any]) -> Ticket[Any]:
         """Images that the device decodes, and beside them what only the host could."""
         shown = [self._shown_in(work, row) for row in range(len(work.rows))]
-        try:
-            return self._parts_on(shown, work.draws, columns)
-        except Undecodable:
-            # The device refused one of them and does not say which: what the host makes of each is what counts.
-            aside = len(work.aside)
-            shown = [self._decoded_here(work, row, each) for row, each in enumerate(shown)]
-        if len(work.aside) > aside:
-            self._counters.add("quarantined", len(work.aside) - aside)
-            columns = self._fields(self._valid(work), work, None)
-        return self._parts_on(shown, work.draws, columns)
+        while True:
+            try:
+                return self._parts_on(shown, work.draws, columns)
+            except Undecodable as refusal:
+                aside = len(work.aside)
+                coded = [row for row, each in enumerate(shown) if each.part.coded]
+                for place in refusal.which:
+                    shown[coded[place]] = self._decoded_here(work, coded[place], shown[coded[place]])
+                self._counters.add("refused", len(refusal.which))
+            if len(work.aside) > aside:
+                self._counters.add("quarantined", len(work.aside) - aside)
+                columns = self._fields(self._valid(work), work, None)
 
     def _parts_on(self, shown: Sequence[Shown], draws: Draws, columns: dict[str, Any]) -> Ticket[Any]:
         recipe, fold, lookup = self._recipe, self._fold, self._lookup()
@@ -168,7 +170,7 @@ class DeviceAssembler(Assembler):
         with self._ring.lane() as lane:
             staged = cargo.load(lane)
             with self._counters.timing("decode"):
-                decoded = lane.decode(staged, self._channels) if staged else []
+                decoded = decoded_by(lane, staged, self._channels)
 
             def make(given: Any, upload: Upload) -> Images:
                 ready, others = iter(decoded), iter(given)

@@ -42,6 +42,7 @@ def explanation(
             f"so far: {stats['samples']} samples, {format_bytes(stats['bytes'])} read; "
             f"waited {stats['wait_seconds']:.2f} s for batches"
             + (f"; {stats['quarantined']} quarantined" if stats["quarantined"] else "")
+            + (f"; {stats['refused']} images were refused by the device's decoder" if stats["refused"] else "")
         )
         spent = ", ".join(f"{stage} {stats[f'{stage}_seconds']:.2f} s" for stage in STAGES)
         lines.append(f"{workers[1]} spent: {spent}")

@@ -11,15 +11,16 @@ from datahub.loader.counters import Counters
 from datahub.stream.source import LocalShards, MemoryShards, ShardSource
 
 Stats = Mapping[str, Any]
-COUNTS = ("batches", "samples", "quarantined", "bytes")
+COUNTS = ("batches", "samples", "quarantined", "refused", "bytes")
 
 
 def stats(counters: Counters, source: ShardSource, workers: int, prefetch: int, ready: int) -> Stats:
     """Plain numbers and strings.
 
-    Totals: ``batches``, ``samples`` (valid ones), ``quarantined``, ``bytes`` (encoded) that were made; per stage
-    ``read``, ``decode``, ``transform``, ``assemble`` the ``_seconds`` over all threads, of which ``_busy_seconds`` on a
-    processor and ``_wait_seconds`` not; ``wait_seconds`` of the caller for batches, ``use_seconds`` between them.
+    Totals: ``batches``, ``samples`` (valid ones), ``quarantined``, ``bytes`` (encoded) that were made; images that a
+    device's decoder ``refused``, so that the host decoded them; per stage ``read``, ``decode``, ``transform``,
+    ``assemble`` the ``_seconds`` over all threads, of which ``_busy_seconds`` on a processor and ``_wait_seconds`` not;
+    ``wait_seconds`` of the caller for batches, ``use_seconds`` between them.
     The queue: ``ready`` of at most ``prefetch`` batches stand finished; ``ready_mean`` did when one was asked for.
     Of the last ten seconds of looping: ``samples_per_second``, ``bytes_per_second``, and which of origin, disk,
     decode, transform, assemble and consumer is the ``bottleneck``, ``because`` of what.

@@ -15,6 +15,7 @@ from datahub.loader.ring import Ring
 from datahub.loader.streaming import StreamingLoader
 from datahub.loader.torch_dataset import StreamingDataset
 from datahub.pack import authoring
+from datahub.tensor.device.lanes import Undecodable
 from datahub.tensor.device.rehearsal import Rehearsal
 from datahub.tensor.transforms import (
     CenterCrop,
@@ -160,6 +161,49 @@ def test_damaged_samples_are_named_or_set_aside(photos, transform):
     for batch in both(photos, transform=transform, on_error="quarantine"):
         for row, valid in zip(batch["index"].tolist(), batch["valid"].tolist(), strict=True):
             assert valid == (row not in (header, data))
+
+
+class Picky(Rehearsal):
+    """Refuses whole batches for the sake of some images, as decoders do."""
+
+    def __init__(self, refused) -> None:
+        super().__init__()
+        self._refuses = refused
+
+    def lane(self):
+        lane = super().lane()
+        decode = lane.decode
+
+        def picky(encoded_images, channels):
+            if any(self._refuses(each) for each in encoded_images) or self._refuses(encoded_images):
+                raise Undecodable("no")
+            return [each.clamp(max=200) for each in decode(encoded_images, channels)]  # a device's own pixels
+
+        lane.decode = picky
+        return lane
+
+
+def test_what_a_device_refuses_the_host_decodes_and_nothing_else(photos):
+    sizes = sorted(len(picture(row)) for row in range(COUNT) if row % 3 and row % 4 != 1)
+    some = set(sizes[:3])
+
+    def refused(each) -> bool:
+        return isinstance(each, torch.Tensor) and len(each) in some
+
+    with loader(photos, device=Picky(lambda _: False)) as made:
+        easy = {int(row): image for batch in made for row, image in zip(batch["index"], batch["image"], strict=True)}
+    with loader(photos) as made:
+        host = {int(row): image for batch in made for row, image in zip(batch["index"], batch["image"], strict=True)}
+    with loader(photos, device=Picky(refused)) as made:
+        found = {int(row): image for batch in made for row, image in zip(batch["index"], batch["image"], strict=True)}
+        assert made.stats()["refused"] == 3 and "3 images were refused" in made.explain()
+    apart = [row for row in found if not torch.equal(found[row], easy[row])]
+    assert len(apart) == 3 and all(torch.equal(found[row], host[row]) for row in apart)
+
+
+def test_a_device_that_refuses_batches_but_no_image(photos):
+    """Then none of the batch is given to it; nothing goes round for ever."""
+    both(photos, device=Picky(lambda each: isinstance(each, list)), transform=TRAIN)
 
 
 def test_memory_that_runs_out_says_what_to_lower(photos, monkeypatch):

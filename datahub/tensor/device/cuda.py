@@ -14,8 +14,8 @@ from typing import Generic, TypeVar
 
 import torch
 
-from datahub.core.errors import DeviceOutOfMemory
 from datahub.tensor.device.decoders import Decoder
+from datahub.tensor.device.memory import memory_of
 from datahub.tensor.device.tree import tensors_in
 
 T = TypeVar("T")
@@ -69,16 +69,16 @@ class CudaLane:
     def stage(self, size: int) -> torch.Tensor:
         self.drain()
         if len(self._pinned) < size:
-            with memory_of(self._device):
+            with memory_of(self._device), torch.cuda.device(self._device):  # else it is the first device's to know of
                 self._pinned = torch.empty(int(size * GROWTH), dtype=torch.uint8, pin_memory=True)
         return self._pinned[:size]
 
     def decode(self, encoded: Sequence[torch.Tensor], channels: int) -> list[torch.Tensor]:
         assert self._decoder is not None
-        self.drain()
-        # PyTorch has 32 streams of a priority and gives them out in turn: others may have queued work on this one.
-        self._stream.synchronize()
         with self._current():
+            # Also of what is not this lane's: PyTorch has 32 streams of a priority and gives them out in turn.
+            self._mark()
+            self.drain()
             try:
                 return self._decoder.decode(encoded, channels, self._device, self._stream)
             finally:
@@ -100,7 +100,8 @@ class CudaLane:
         self._held.clear()
 
     def _mark(self) -> torch.cuda.Event:
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        # Whoever waits for it sleeps: threads that spin would take a processor from those that read and cut.
+        event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         event.record(self._stream)
         self._last = event
         return event
@@ -110,16 +111,3 @@ class CudaLane:
         """The lane's device and stream are this thread's current ones."""
         with memory_of(self._device), torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             yield
-
-
-@contextmanager
-def memory_of(device: torch.device) -> Iterator[None]:
-    """PyTorch's out-of-memory errors become `DeviceOutOfMemory`."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise DeviceOutOfMemory(str(device), _first_line(error)) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0].partition(" If reserved")[0]

@@ -19,6 +19,7 @@ import torchvision.io  # registers the operators
 
 from datahub.core.errors import BadArgument
 from datahub.tensor.device.lanes import Undecodable
+from datahub.tensor.device.memory import is_out_of_memory
 
 Kind = Literal["auto", "torchvision", "nvimgcodec", "host"]
 KINDS = ("auto", "torchvision", "nvimgcodec", "host")
@@ -53,8 +54,8 @@ class TorchvisionDecoder:
         try:
             found: list[torch.Tensor] = self._call(list(encoded), self._modes[channels], device)
         except RuntimeError as error:
-            if "out of memory" in str(error).lower():  # the operator makes plain errors of all that it catches
-                raise torch.OutOfMemoryError(str(error)) from error
+            if is_out_of_memory(error):
+                raise
             raise Undecodable(str(error).partition("\n")[0]) from error
         return found
 

@@ -68,12 +68,41 @@ class Backend(Protocol):
 
 
 class Undecodable(Exception):
-    """The device's decoder refused a batch."""
+    """The device's decoder refused a batch. ``which`` of it, where that was found out: `decoded_by`."""
+
+    def __init__(self, cause: str, which: Sequence[int] = ()) -> None:
+        super().__init__(cause)
+        self.which = which
 
 
 def on_device(staged: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A copy of ``staged`` on the device, to be made in the current lane's order, never the same memory."""
     return torch.empty_like(staged, device=device).copy_(staged, non_blocking=True)
+
+
+def decoded_by(lane: Lane, encoded: Sequence[torch.Tensor], channels: int) -> list[torch.Tensor]:
+    """As `Lane.decode`, or `Undecodable` with those that it refuses: what others become does not hang on them."""
+    if not encoded:
+        return []
+    try:
+        return lane.decode(encoded, channels)
+    except Undecodable as refusal:
+        # One that is refused with others alone is no reason to give any of them to the device.
+        which = _refused(lane, encoded, channels, 0) or range(len(encoded))
+        raise Undecodable(str(refusal), which) from refusal
+
+
+def _refused(lane: Lane, encoded: Sequence[torch.Tensor], channels: int, first: int) -> list[int]:
+    """Places of images that are refused, found by halves."""
+    try:
+        lane.decode(encoded, channels)
+    except Undecodable:
+        half = len(encoded) // 2
+        if not half:
+            return [first]
+        left, right = encoded[:half], encoded[half:]
+        return _refused(lane, left, channels, first) + _refused(lane, right, channels, first + half)
+    return []
 
 
 def kept(pixels: NDArray[Any], lane: Lane, device: torch.device) -> torch.Tensor:

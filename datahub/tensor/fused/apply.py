@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from datahub.tensor.fused import reference
+from datahub.tensor.fused.launching import LAUNCHER
 from datahub.tensor.fused.lines import Lookup
 from datahub.tensor.fused.regions import Ints, Regions
 
@@ -49,11 +47,13 @@ def resample(
     form = torch.channels_last if channels_last else torch.contiguous_format
     dtype = torch.uint8 if table is None else table.dtype
     out = torch.empty((len(images), channels, *regions.size), dtype=dtype, device=device, memory_format=form)
-    if runs_triton(device.type) if kernel is None else kernel:
+
+    def launch() -> None:
         numbers = described(images, regions, limits)
         given = torch.from_numpy(numbers).to(device) if upload is None else upload(numbers)
         _launch(regions, given, lookup, channels_last, out)
-    else:
+
+    if not LAUNCHER.made(launch, device.type, kernel):
         reference.resample(images, regions, limits, table, out)
     return out
 
@@ -92,16 +92,6 @@ def taps_of(regions: Regions) -> int:
     return 2 * int(np.ceil(scale.max())) + 1
 
 
-ONE_AT_A_TIME = threading.Lock()
-"""Threads that launch kernels for the first time would compile them beside each other."""
-
-
-@functools.cache
-def runs_triton(kind: str) -> bool:
-    """Whether the kernels are used on devices of this ``kind``."""
-    return kind == "cuda" and importlib.util.find_spec("triton") is not None
-
-
 def _launch(
     regions: Regions, given: torch.Tensor, lookup: Lookup | None, channels_last: bool, out: torch.Tensor
 ) -> None:
@@ -115,13 +105,12 @@ def _launch(
     kind, read = (0, out) if lookup is None else (1, lookup.table) if lookup.line is None else (2, lookup.line)
     values = -(-width * channels // WIDE) if channels_last else channels * -(-width // WIDE)
     tiles = values * -(-height // TALL)
-    with ONE_AT_A_TIME:
-        tables[(batch, 2)](
-            given, given.view(torch.float64), spans, bits, height, width, shown, record,
-            FIELDS=FIELDS, BLOCK=BLOCK, enable_fp_fusion=False,
-        )  # fmt: skip
-        kernel[(tiles * batch,)](
-            given, spans, bits, read, out, height, width, shown, record, TALL, tiles,
-            FIELDS=FIELDS, CHANNELS=channels, INTERLEAVED=channels_last, LOOKUP=kind, WIDE=WIDE,
-            ASM=device.type == "cuda", num_warps=1,
-        )  # fmt: skip
+    tables[(batch, 2)](
+        given, given.view(torch.float64), spans, bits, height, width, shown, record,
+        FIELDS=FIELDS, BLOCK=BLOCK, enable_fp_fusion=False,
+    )  # fmt: skip
+    kernel[(tiles * batch,)](
+        given, spans, bits, read, out, height, width, shown, record, TALL, tiles,
+        FIELDS=FIELDS, CHANNELS=channels, INTERLEAVED=channels_last, LOOKUP=kind, WIDE=WIDE,
+        ASM=device.type == "cuda", num_warps=1,
+    )  # fmt: skip

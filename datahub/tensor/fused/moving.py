@@ -6,13 +6,15 @@ What `datahub.tensor.windows` does on the host, for tensors on any device: with 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 import torch
 
 from datahub.core.errors import BadArgument
-from datahub.tensor.fused.apply import ONE_AT_A_TIME, Upload, runs_triton
+from datahub.tensor.fused.apply import Upload
+from datahub.tensor.fused.launching import LAUNCHER
 from datahub.tensor.windows import Bools, Ints
 
 MODES = {"constant": 0, "edge": 1, "reflect": 2, "symmetric": 3}
@@ -64,9 +66,8 @@ def moved(
     out = torch.empty((count, channels, *size), dtype=dtype, device=pixels.device, memory_format=form)
     if not out.numel():
         return out
-    if runs_triton(pixels.device.type) if kernel is None else kernel:
-        _launch(pixels, given, MODES[mode], table, channels_last, out)
-    else:
+    launch = partial(_launch, pixels, given, MODES[mode], table, channels_last, out)
+    if not LAUNCHER.made(launch, pixels.device.type, kernel):
         _in_torch(pixels, given[: count * FIELDS].view(count, FIELDS), given[count * FIELDS :], mode, table, out)
     return out
 
@@ -93,12 +94,11 @@ def _launch(
 
     count, channels, height, width = out.shape
     blocks = -(-channels * height * width // BLOCK)
-    with ONE_AT_A_TIME:
-        kernel[(blocks * count,)](
-            pixels, given, given[count * FIELDS :], out if table is None else table, out,
-            pixels.shape[2], pixels.shape[3], height, width, blocks,
-            CHANNELS=channels, INTERLEAVED=channels_last, LOOKED_UP=table is not None, MODE=mode, BLOCK=BLOCK,
-        )  # fmt: skip
+    kernel[(blocks * count,)](
+        pixels, given, given[count * FIELDS :], out if table is None else table, out,
+        pixels.shape[2], pixels.shape[3], height, width, blocks,
+        CHANNELS=channels, INTERLEAVED=channels_last, LOOKED_UP=table is not None, MODE=mode, BLOCK=BLOCK,
+    )  # fmt: skip
 
 
 def _in_torch(

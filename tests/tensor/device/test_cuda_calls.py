@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 
 import pytest
@@ -34,14 +35,14 @@ def calls(monkeypatch) -> list[str]:
             assert priority == -1
             self.name = next(names)
 
-        def synchronize(self):
-            made.append(f"host waits for all of {self.name}")
-
         def wait_event(self, event):
             made.append(f"{self.name} waits for {event.after}")
 
     class Event:
         after = ""
+
+        def __init__(self, blocking):
+            assert blocking
 
         def record(self, stream):
             self.after = stream.name
@@ -72,11 +73,11 @@ def test_a_batch_on_its_way(calls):
     assert not calls and len(staged) == 10
     lane.decode([staged], 3)
     ticket = lane.enqueue(lambda: torch.ones(1))
-    assert calls == ["host waits for all of b", "decode 1 on b", "event on b", "event on b"]
+    assert calls == ["event on b", "host waits for b", "decode 1 on b", "event on b", "event on b"]
     assert ticket.receive().item() == 1
-    assert calls[4:] == ["caller waits for b"]  # and no host waits for anything
+    assert calls[5:] == ["caller waits for b"]  # and no host waits for anything
     lane.stage(20)
-    assert calls[5:] == ["host waits for b"]
+    assert calls[6:] == ["host waits for b"]
 
 
 def test_a_lane_is_drained_before_it_decodes(calls):
@@ -84,7 +85,7 @@ def test_a_lane_is_drained_before_it_decodes(calls):
     staged = lane.stage(4)
     lane.enqueue(lambda: None)
     lane.decode([staged], 1)
-    assert calls == ["event on b", "host waits for b", "host waits for all of b", "decode 1 on b", "event on b"]
+    assert calls == ["event on b", "event on b", "host waits for b", "decode 1 on b", "event on b"]
 
 
 def test_what_failed_is_waited_for_all_the_same(calls):
@@ -108,17 +109,33 @@ def test_what_queued_work_reads_is_kept_until_it_is_done(calls):
     assert alive() is None
 
 
-def test_memory_that_runs_out(calls):
+@pytest.mark.parametrize(
+    ("kind", "message", "said"),
+    [
+        (torch.OutOfMemoryError, "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...\nmore", "2.00 GiB"),
+        (RuntimeError, "CUDA error: out of memory\nCUDA kernel errors might be ...", "CUDA error"),
+        (RuntimeError, "Triton Error [CUDA]: out of memory", "Triton Error"),
+    ],
+)
+def test_memory_that_runs_out(calls, kind, message, said):
     def full():
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...\nmore")
+        raise kind(message)
 
-    with pytest.raises(DeviceOutOfMemory, match=r"cuda:0 has no memory left .* Tried to allocate 2.00 GiB"):
+    with pytest.raises(DeviceOutOfMemory, match="cuda:0 has no memory left .*" + re.escape(said)):
         Cuda(0, None).lane().enqueue(full)
+
+
+def test_other_errors_of_cuda_stay_what_they_are(calls):
+    def broken():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        Cuda(0, None).lane().enqueue(broken)
 
 
 @pytest.mark.parametrize(
     ("message", "raised"),
-    [("Error while decoding JPEG images: CUDA out of memory.", torch.OutOfMemoryError), ("bad marker", Undecodable)],
+    [("Error while decoding JPEG images: CUDA out of memory.", RuntimeError), ("bad marker", Undecodable)],
 )
 def test_what_torchvisions_decoder_says(message, raised):
     decoder = TorchvisionDecoder()
@@ -127,5 +144,5 @@ def test_what_torchvisions_decoder_says(message, raised):
         raise RuntimeError(message)
 
     decoder._call = fail
-    with pytest.raises(raised):
+    with pytest.raises(raised, match=re.escape(message)):
         decoder.decode([], 3, torch.device("cuda", 0), None)
