@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from datahub.core.errors import BadArgument
-from datahub.tensor.device.cuda import memory_of
+from datahub.tensor.device.memory import memory_of
 
 
 @torch.no_grad()
