@@ -80,7 +80,8 @@ def _named(ref: str | Ref, settings: Settings, where: Where | None, asked_for: b
 def open_or_fetch(
     ref: str | Ref, settings: Settings, download: bool, where: Where | None = None, *, asked_for: bool = False
 ) -> store.Dataset:
-    """Open ``ref``; with ``download`` fetch it first if it is not in the store."""
+    """Open ``ref``, at the settings' source too; with ``download`` fetch it first if it is not in the store."""
+    where = where or Where.of(settings, None, None, None)
     try:
         return _opened(ref, settings, where, asked_for=asked_for)
     except NotInStore:

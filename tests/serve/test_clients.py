@@ -7,13 +7,14 @@ import pickle
 import re
 import urllib.request
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
 import datahub
 from datahub.core.errors import BadArgument, ConnectionLost, NotInStore, TokenRefused
 from datahub.core.refs import Ref
-from datahub.loader.opening import open_dataset
+from datahub.loader.opening import open_dataset, open_or_fetch
 from datahub.loader.streaming import StreamingLoader
 from datahub.serve.config import ServeConfig, Tokens, tokens_of
 from datahub.stream.served import ServedFiles
@@ -51,6 +52,14 @@ def test_from_the_environment(start, home, elsewhere, monkeypatch):
     dataset = datahub.open("tiny")
     assert (dataset["test"][2]["image"].permute(1, 2, 0).numpy() == pixels("test", 2)).all()
     assert dataset.card and dataset["train"].table(["key"]).num_rows == 20
+
+
+def test_what_trains_reads_from_the_settings_source(start, home, elsewhere):
+    """As `datahub train` and the Lightning module open what they read."""
+    found = open_or_fetch("tiny", replace(elsewhere, source=start(home).url), False)
+    assert found.fingerprint == open_dataset("tiny", home).fingerprint
+    with pytest.raises(NotInStore):
+        open_or_fetch("tiny", elsewhere, False)
 
 
 def test_a_server_behind_a_server(start, home, elsewhere, tmp_path):
