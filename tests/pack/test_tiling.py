@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datahub.core.errors import ActionNeeded, MissingTool
-from datahub.pack import jpeg, jpegtran
+from datahub.pack import jpeg, jpegtran, tiling
 from datahub.pack.tiletable import MAGIC
 from datahub.pack.tiling import NotTiled, Tiler, Tiling, interval, read_table
 from tests.pack import jpegs
@@ -80,15 +80,21 @@ def test_every_truncation_of_a_head_is_named() -> None:
 # -- layout ---------------------------------------------------------------------------------------------------------
 
 
-WIDE = [(32, 8), (63, 7), (50, 10), (30, 6), (20, 10), (15, 5), (1, 1), (3, 3), (34, 17), (47, 47), (26, 13)]
-NARROW = [(64, 16), (63, 21), (47, 47), (30, 15), (40, 20), (62, 31), (10, 10), (3, 3)]
+USUAL = [(32, 4), (24, 4), (63, 7), (30, 5), (1, 1), (3, 1), (47, 1), (26, 2), (250, 10)]
+"""MCUs a row, and a segment's, for 140 bytes of data an MCU of 16 x 16 pixels."""
 
 
-@pytest.mark.parametrize(
-    ("mcu_width", "columns", "expected"), [*((16, *case) for case in WIDE), *((8, *case) for case in NARROW)]
-)
-def test_the_interval_divides_the_row(mcu_width: int, columns: int, expected: int) -> None:
-    assert interval(columns, mcu_width) == expected and columns % expected == 0
+@pytest.mark.parametrize(("columns", "expected"), USUAL)
+def test_the_interval_divides_the_row(columns: int, expected: int) -> None:
+    assert interval(columns, (16, 16), 140.0) == expected and columns % expected == 0
+
+
+@given(st.integers(1, 4096), st.sampled_from([(8, 8), (16, 8), (8, 16), (16, 16), (32, 8)]), st.floats(0.5, 1e4))
+def test_intervals_divide_rows_and_are_finer_the_more_an_mcu_holds(
+    columns: int, mcu: tuple[int, int], held: float
+) -> None:
+    coarse, fine = interval(columns, mcu, held), interval(columns, mcu, 4 * held)
+    assert columns % coarse == 0 and columns % fine == 0 and fine <= coarse
 
 
 @jpegs.needs_jpegtran
@@ -149,8 +155,17 @@ def test_tiling_twice_changes_nothing(tiler: Tiler) -> None:
 
 
 @jpegs.needs_jpegtran
-def test_a_long_table_takes_several_segments(tiler: Tiler) -> None:
-    # 508 blocks a row are 127 segments of 4: 127 is a prime.
+def test_what_is_tiled_keeps_its_segments(tiler: Tiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    for every in (1, 3, 15):
+        monkeypatch.setattr(tiling, "interval", lambda *_, every=every: every)
+        once = tiler.tile(jpegs.made()["420 240x160"])
+        monkeypatch.undo()
+        assert tiler.tile(once) == once, every
+
+
+@jpegs.needs_jpegtran
+def test_a_long_table_takes_several_segments(tiler: Tiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiling, "interval", lambda *_: 4)  # of 508 blocks a row
     row = jpegs.picture(4064, 8)
     data = jpegs.encoded(np.tile(row, (260, 1, 1)), "Gray")
     tiled = tiler.tile(data)

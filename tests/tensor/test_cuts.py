@@ -32,7 +32,7 @@ def boxes(draw: st.DrawFn, width: int, height: int) -> Box:
 def images(sampling: str, width: int, height: int, choice: int) -> tuple[bytes, bytes]:
     """An image, and the same with a restart marker every so many MCUs: the ``choice``-th divisor of a row."""
 
-    def interval(columns: int, mcu_width: int) -> int:
+    def interval(columns: int, mcu: tuple[int, int], mcu_bytes: float) -> int:
         divisors = [n for n in range(1, columns + 1) if columns % n == 0]
         return divisors[choice % len(divisors)]
 

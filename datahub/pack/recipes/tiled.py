@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from datahub.core.errors import BadArgument
 from datahub.pack.recipes import Made
 from datahub.pack.tiletable import VERSION
-from datahub.pack.tiling import NotTiled, Tiler
+from datahub.pack.tiling import INTERVALS, NotTiled, Tiler
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Tiled:
     name: str = "tiled"
 
     def facts(self) -> dict[str, Any]:
-        return {"layout": VERSION}
+        return {"layout": VERSION, "intervals": INTERVALS}
 
     def encode(self, pixels: NDArray[np.uint8]) -> list[bytes]:
         """Raises `BadArgument`: pixels are no JPEGs."""
