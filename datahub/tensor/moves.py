@@ -51,8 +51,11 @@ class Moves:
     def apply(self, pixels: Pixels, rows: Ints | None = None) -> Pixels:
         """The moved ``rows`` (None: all) of uint8 images ``(N, C, H, W)``, as an array of their own."""
         rows = np.arange(len(pixels)) if rows is None else rows
-        out = self._windows(pixels, rows) if self.cropped else windows.take_rows(pixels, rows)
-        windows.mirror(out, self.mirrored)
+        if self.cropped:
+            out = self._windows(pixels, rows)
+            windows.mirror(out, self.mirrored)
+        else:
+            out = windows.take_mirrored(pixels, rows, self.mirrored)
         windows.upend(out, self.upended)
         return out
 

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from datahub.tensor.pieces import on_cpu
+
 Floats = NDArray[np.float64]
 Fill = tuple[float, ...] | None
 
@@ -43,8 +45,10 @@ def warp(images: torch.Tensor, maps: torch.Tensor, *, bilinear: bool = False, fi
 
     As in torchvision, where pixels are mixed an edge with a fill is darker than one with None: it is weighed twice.
     """
-    across, down = _places(maps, images.shape[2], images.shape[3])
-    return _mixed(images, across, down, fill) if bilinear else _nearest(images, across, down, fill)
+    height, width = images.shape[2:]
+    if bilinear:
+        return _mixed(images, _grid(maps, height, width), fill)
+    return _nearest(images, *_places(maps, height, width), fill)
 
 
 def sources(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -62,6 +66,22 @@ def _places(maps: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, 
     across = (a * x)[:, None, :] + (b * y + (c + (width - 1) * 0.5))[:, :, None]
     down = (d * x)[:, None, :] + (e * y + (f + (height - 1) * 0.5))[:, :, None]
     return across, down
+
+
+def _grid(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """The same places as ``grid_sample`` takes them, ``(n, H, W, 2)``: -1 and 1 are the image's edges."""
+    maps = maps.float()
+    x = torch.arange(width, device=maps.device) - (width - 1) * 0.5
+    y = torch.arange(height, device=maps.device) - (height - 1) * 0.5
+    a, b, c, d, e, f = maps[..., None].unbind(1)
+    across = (a * x * (2 / width))[:, None, :], ((b * y + c) * (2 / width))[:, :, None]
+    down = (d * x * (2 / height))[:, None, :], ((e * y + f) * (2 / height))[:, :, None]
+    if not on_cpu(maps):
+        return torch.stack([torch.add(*across), torch.add(*down)], dim=-1)
+    grid = torch.empty((len(maps), height, width, 2))
+    torch.add(*across, out=grid[..., 0])
+    torch.add(*down, out=grid[..., 1])
+    return grid
 
 
 def _nearest(images: torch.Tensor, across: torch.Tensor, down: torch.Tensor, fill: Fill) -> torch.Tensor:
@@ -83,16 +103,16 @@ def _rounded(across: torch.Tensor, down: torch.Tensor) -> tuple[torch.Tensor, to
     return inside, (down * width).add_(across).long()
 
 
-def _mixed(images: torch.Tensor, across: torch.Tensor, down: torch.Tensor, fill: Fill) -> torch.Tensor:
-    height, width = images.shape[2:]
-    grid = torch.stack([(across + 0.5) * (2 / width) - 1, (down + 0.5) * (2 / height) - 1], dim=-1)
+def _mixed(images: torch.Tensor, grid: torch.Tensor, fill: Fill) -> torch.Tensor:
     floats = images.float()
     if fill is not None:
         floats = torch.cat([floats, torch.ones_like(floats[:, :1])], dim=1)
     found = functional.grid_sample(floats, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    if fill is not None:
+    if fill is not None and any(fill):
         filling = _filling(images, fill).float()
         found = (found[:, :-1] - filling) * found[:, -1:] + filling
+    elif fill is not None:
+        found = found[:, :-1] * found[:, -1:]
     return found.round_().to(torch.int16).to(torch.uint8)
 
 

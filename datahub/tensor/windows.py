@@ -19,6 +19,8 @@ Bools = NDArray[np.bool_]
 
 MASK_BYTES = 1 << 20
 """Masks of all offsets are kept up to this size; beyond it they are made for each batch."""
+ALONE_BYTES = 32 << 10
+"""Images of this size are worth a call of their own: one pass over memory less."""
 PADDING = {"constant": "constant", "edge": "edge", "reflect": "reflect", "symmetric": "symmetric"}
 """torchvision's padding modes -> NumPy's."""
 
@@ -57,6 +59,22 @@ def padded(images: Pixels, widths: tuple[int, int, int, int], mode: str, fill: I
     out = np.empty((count, channels, top + height + bottom, left + width + right), np.uint8)
     out[...] = fill.astype(np.uint8)[:, None, None]
     out[:, :, top : top + height, left : left + width] = images
+    return out
+
+
+def take_mirrored(pixels: Pixels, rows: Ints, chosen: Bools) -> Pixels:
+    """`take_rows`, with left and right of the ``chosen`` ones swapped."""
+    if pixels[:1].nbytes < ALONE_BYTES or not pixels.flags.c_contiguous or not chosen.any():
+        out = take_rows(pixels, rows)
+        mirror(out, chosen)
+        return out
+    out = np.empty((len(rows), *pixels.shape[1:]), np.uint8)
+    lines = pixels.reshape(len(pixels), -1, pixels.shape[3])
+    for row, made, flipped in zip(rows.tolist(), out.reshape(len(rows), *lines.shape[1:]), chosen.tolist(), strict=True):
+        if flipped:
+            cv2.flip(lines[row], 1, made)
+        else:
+            made[...] = lines[row]
     return out
 
 

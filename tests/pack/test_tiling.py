@@ -207,7 +207,7 @@ def refusal(tiler: Tiler, data: bytes) -> NotTiled:
 
 
 @jpegs.needs_jpegtran
-def test_what_is_not_tiled_says_why(tiler: Tiler, tmp_path: Path) -> None:
+def test_what_is_not_tiled_says_why(tiler: Tiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = jpegs.encoded(jpegs.picture(64, 64), "444")
     at = jpegs.sof(plain)
     script = tmp_path / "scans"
@@ -228,6 +228,7 @@ def test_what_is_not_tiled_says_why(tiler: Tiler, tmp_path: Path) -> None:
     assert refusal(tiler, b"").reason == "not a JPEG"
     assert refusal(tiler, jpegs.patched(plain, at + 4, b"\x48")).reason == "damaged header"
     noise = np.random.default_rng(0).integers(0, 256, (8, 8 * 401, 3), np.uint8)
+    monkeypatch.setattr(tiling, "interval", lambda *_: 401)
     assert refusal(tiler, jpegs.encoded(noise, "444", 100)).reason == "segment too long"
 
 

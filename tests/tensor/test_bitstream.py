@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from datahub.pack import jpeg
+from datahub.pack import tiling as tiling_module
 from datahub.pack.tiling import NotTiled, Tiler, Tiling, read_table
 from datahub.tensor.bitstream import Cut, crop
 from tests.pack import jpegs
@@ -88,7 +89,12 @@ def test_another_decoder_agrees(tiler: Tiler) -> None:
             assert np.array_equal(part[cut.y : cut.y + h, cut.x : cut.x + w], whole[y : y + h, x : x + w])
 
 
-def test_a_cut_is_a_tidy_jpeg(tiler: Tiler) -> None:
+def segments_of_80_pixels(columns: int, mcu: tuple[int, int], mcu_bytes: float) -> int:
+    return 80 // mcu[0]
+
+
+def test_a_cut_is_a_tidy_jpeg(tiler: Tiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiling_module, "interval", segments_of_80_pixels)
     data, tiling = tiled(tiler, jpegs.made()["420 240x160"])
     assert (tiling.interval, tiling.mcus_per_row) == (5, 15)
     cut = crop(memoryview(data), tiling, 100, 70, 40, 30)
@@ -101,7 +107,8 @@ def test_a_cut_is_a_tidy_jpeg(tiler: Tiler) -> None:
     assert codes == [0xD0, 0xD1, 0xD9] and entropy[-2:] == b"\xff\xd9"
 
 
-def test_chroma_at_full_size_needs_no_margin(tiler: Tiler) -> None:
+def test_chroma_at_full_size_needs_no_margin(tiler: Tiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiling_module, "interval", segments_of_80_pixels)
     for sampling, size in {"444": (80, 8), "422": (240, 8), "440": (80, 32), "420": (240, 32)}.items():
         data, tiling = tiled(tiler, jpegs.made()[f"{sampling} 240x160"])
         step = tiling.interval * tiling.mcu_width, tiling.mcu_height

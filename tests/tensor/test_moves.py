@@ -44,6 +44,17 @@ def expected(batch: torch.Tensor, moves: Moves, crop: RandomCrop | None) -> torc
     return torch.stack(out)
 
 
+@pytest.mark.parametrize(("height", "width"), [(150, 131), (33000, 1), (1, 33000)])
+def test_images_worth_a_call_of_their_own_are_flipped_alike(height: int, width: int) -> None:
+    batch = images(6, 3, height, width)
+    moves = chained((RandomHorizontalFlip(), RandomVerticalFlip()), 6, (height, width), draws(6))
+    before, rows = batch.clone(), np.array([5, 0, 0, 3, 1, 2])
+    assert moves.mirrored.any() and not moves.mirrored.all()
+    found = moves.apply(batch.numpy(), rows)
+    assert torch.equal(torch.from_numpy(found), expected(batch[torch.from_numpy(rows)], moves, None))
+    assert torch.equal(batch, before)
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("padding", [0, 3, (1, 2), (1, 0, 2, 3)])
 @pytest.mark.parametrize("size", [(9, 12), (5, 4)])
