@@ -69,8 +69,8 @@ def take_mirrored(pixels: Pixels, rows: Ints, chosen: Bools) -> Pixels:
         mirror(out, chosen)
         return out
     out = np.empty((len(rows), *pixels.shape[1:]), np.uint8)
-    lines = pixels.reshape(len(pixels), -1, pixels.shape[3])
-    for row, made, flipped in zip(rows.tolist(), out.reshape(len(rows), *lines.shape[1:]), chosen.tolist(), strict=True):
+    lines, made_lines = (each.reshape(len(each), -1, pixels.shape[3]) for each in (pixels, out))
+    for row, made, flipped in zip(rows.tolist(), made_lines, chosen.tolist(), strict=True):
         if flipped:
             cv2.flip(lines[row], 1, made)
         else:
