@@ -96,7 +96,7 @@ def _any(tokens: tuple[str, ...], shown: bytes) -> bool:
 
 
 def middleware(server: Server) -> Middleware:
-    rates, metrics, tokens = Rates(server.config.rate / server.config.workers), server.metrics, server.tokens
+    rates, metrics = Rates(server.config.rate / server.config.workers), server.metrics
 
     def refusal(request: web.Request, now: float) -> web.Response | None:
         if not rates.admit(request.remote or "", now):
@@ -105,7 +105,7 @@ def middleware(server: Server) -> Middleware:
         if foreign(request):
             metrics.refused("origin")
             return answers.failure(403, "OtherSite", "a page of another site asks for this")
-        status = permitted(tokens, request)
+        status = permitted(server.tokens, request)
         if status == 200:
             return None
         metrics.refused("token")

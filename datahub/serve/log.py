@@ -43,7 +43,7 @@ class Lines:
     """A log at ``where``: a file, ``-`` (standard error) or ``off``. Several processes may append to one."""
 
     def __init__(self, where: str) -> None:
-        self.off = where == OFF
+        self.off, self._where = where == OFF, where
         self._descriptor = sys.stderr.fileno() if where in (OFF, STDERR) else _opened(Path(where))
         self._most = LARGE if stat.S_ISREG(os.fstat(self._descriptor).st_mode) else select.PIPE_BUF
         self._waiting: deque[bytes] = deque()
@@ -67,6 +67,13 @@ class Lines:
         if isinstance(event, Note):
             level = "warning" if event.warning else "info"
             self.put({"level": level, "stage": event.stage, "message": event.message})
+
+    def reopen(self) -> None:
+        """Go on in a new file, where the old one was moved away. Raises `DiskError`."""
+        if self._where not in (OFF, STDERR):
+            new = _opened(Path(self._where))
+            os.dup2(new, self._descriptor, inheritable=False)
+            os.close(new)
 
     def close(self) -> None:
         self._ending.set()

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from datahub.core.errors import BadArgument, WorkerDied
@@ -26,6 +27,7 @@ from datahub.store.find import roots
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 BACKLOG = 1024
+ENDING = (signal.SIGTERM, signal.SIGINT)
 SOON, OFTEN = 2.0, 5
 """A process that dies within so many seconds, so many times in a row, is not started again."""
 SWITCH = 0.0005
@@ -100,7 +102,8 @@ def _serve(
     config: ServeConfig, settings: Settings, tokens: Tokens, listening: socket.socket, ready: Callable[[], None]
 ) -> int:
     from datahub.serve.log import Lines
-    from datahub.serve.serving import serve, tls
+    from datahub.serve.serving import serve
+    from datahub.serve.transport import tls
 
     tls(config)  # what is wrong with it is told before anything starts
     lines = Lines(config.access_log)
@@ -130,18 +133,21 @@ class _Parent:
 
     def run(self, started: Callable[[], None]) -> int:
         from datahub.serve.log import Lines
-        from datahub.serve.serving import tls
+        from datahub.serve.transport import tls
 
         tls(self._config)
         Lines(self._config.access_log).close()  # a log that cannot be written is told now
-        watched = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
+        watched = {signal.SIGCHLD, signal.SIGHUP, *ENDING}
         signal.pthread_sigmask(signal.SIG_BLOCK, watched)
         try:
             for number in range(len(self._sockets)):
                 self._start(_Worker(number, time.monotonic()))
             started()
-            while (number := signal.sigwait(watched)) == signal.SIGCHLD:
-                self._again()
+            while (number := signal.sigwait(watched)) not in ENDING:
+                if number == signal.SIGCHLD:
+                    self._again()
+                else:
+                    self._read_again()
             return self._end(number)
         finally:
             self._kill()
@@ -156,7 +162,8 @@ class _Parent:
         code = 1
         try:
             os.close(self._mine)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT})
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all, and the parent passes it on
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD, *ENDING})
             code = self._child(worker.number)
         finally:
             os._exit(code)
@@ -165,6 +172,8 @@ class _Parent:
         from datahub.serve.orphan import end_with
 
         end_with(self._alive)
+        for each in (*self._sockets[:number], *self._sockets[number + 1 :]):
+            each.close()
         return _serve(self._config, self._settings, self._tokens, self._sockets[number], lambda: None)
 
     def _again(self) -> None:
@@ -175,6 +184,13 @@ class _Parent:
             if worker.quick >= OFTEN:
                 raise WorkerDied("serving", f"process {worker.number} ended {OFTEN} times as soon as it was started")
             self._start(worker)
+
+    def _read_again(self) -> None:
+        """What SIGHUP asks for: here for processes that are started later, and in each that is there."""
+        with suppress(BadArgument):  # they tell it
+            self._tokens = tokens_of(self._config)
+        for pid in self._workers:
+            os.kill(pid, signal.SIGHUP)
 
     def _ended(self) -> list[tuple[int, _Worker]]:
         found = []
@@ -190,7 +206,10 @@ class _Parent:
         return found
 
     def _end(self, number: int) -> int:
-        """Tell all to end, and wait for them; 0 if every one answered what it had begun."""
+        """Tell all to end, and wait for them; 0 if every one answered what it had begun. A second signal is the end at
+        once."""
+        for each in self._sockets:  # else who connects now would wait, and not turn to another server
+            each.close()
         for pid in self._workers:
             os.kill(pid, signal.SIGTERM)
         deadline, whole = time.monotonic() + self._config.drain + PATIENCE, True
@@ -201,7 +220,9 @@ class _Parent:
                     del self._workers[pid]
                     whole = whole and status == 0
             if self._workers:
-                signal.sigtimedwait({signal.SIGCHLD}, min(left, 1.0))
+                told = signal.sigtimedwait({signal.SIGCHLD, *ENDING}, min(left, 1.0))
+                if told is not None and told.si_signo in ENDING:
+                    break
         return 0 if whole and not self._workers else 128 + number
 
     def _kill(self) -> None:

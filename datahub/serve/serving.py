@@ -8,18 +8,18 @@ import logging
 import resource
 import signal
 import socket
-import ssl
 from collections.abc import Callable
 from contextlib import suppress
 
 from aiohttp import web
 
-from datahub.core.errors import BadArgument
 from datahub.core.settings import Settings
 from datahub.serve.app import build
 from datahub.serve.config import ServeConfig, Tokens
 from datahub.serve.log import Lines, access_log, libraries
+from datahub.serve.reloading import read_again
 from datahub.serve.state import SERVER, Server
+from datahub.serve.transport import tls
 
 IDLE = 75.0
 """Seconds that a connection without a request is kept, and that a request's headers may take."""
@@ -86,9 +86,10 @@ async def _serve(
     )
     await runner.setup()
     assert runner.server is not None
-    told = _on_signals(stop)
+    context = tls(config)
+    told = _on_signals(stop, lambda: read_again(app[SERVER], context, lines))
     listener = await asyncio.get_running_loop().create_server(
-        _factory(runner.server, config.connections), sock=listening, ssl=tls(config), backlog=1024
+        _factory(runner.server, config.connections), sock=listening, ssl=context, backlog=1024
     )
     try:
         ready()
@@ -121,41 +122,27 @@ async def _drained(server: Server, seconds: float) -> bool:
     return True
 
 
-def _on_signals(stop: asyncio.Event) -> list[int]:
-    """Set ``stop`` on SIGTERM and SIGINT; the signals that came. A second one is the end at once."""
+def _on_signals(stop: asyncio.Event, again: Callable[[], None]) -> list[int]:
+    """Set ``stop`` on SIGTERM and SIGINT; the signals that came. A second one is the end at once. SIGHUP calls
+    ``again``. What whoever started this process has it ignore is ignored: SIGINT is the parent's where there is one.
+    """
     told: list[int] = []
     loop = asyncio.get_running_loop()
 
     def come(number: int) -> None:
         told.append(number)
         stop.set()
-        for each in (signal.SIGTERM, signal.SIGINT):
+        for each in ending:
             signal.signal(each, signal.SIG_DFL)
 
+    ending = [each for each in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(each) is not signal.SIG_IGN]
     with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread: whoever runs us sets `stop`
-        for each in (signal.SIGTERM, signal.SIGINT):
+        for each in ending:
             loop.add_signal_handler(each, come, each)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            loop.add_signal_handler(signal.SIGHUP, again)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # it was kept for the time when it does no harm
     return told
-
-
-def tls(config: ServeConfig) -> ssl.SSLContext | None:
-    """Raises `BadArgument`."""
-    if config.cert is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        # The password is for a key that has one: OpenSSL would ask the terminal for it.
-        context.load_cert_chain(config.cert, config.key, password="")
-    except (OSError, ssl.SSLError) as error:
-        if not isinstance(error, ssl.SSLError):
-            reason = error.strerror or str(error)
-        elif error.reason == "KEY_VALUES_MISMATCH":
-            reason = "it is the key of another certificate"
-        else:
-            reason = "they are not PEM, or the key has a passphrase"
-        raise BadArgument("--cert", str(config.cert), f"cannot be used with {config.key}: {reason}") from error
-    return context
 
 
 def raise_descriptors(wanted: int) -> None:

@@ -21,6 +21,7 @@ from datahub.serve.jobs import Jobs
 from datahub.serve.library import Blob, Library, Variant
 from datahub.serve.metrics import Metrics
 from datahub.serve.ondemand import OnDemand
+from datahub.serve.threads import Daemons
 from datahub.serve.warming import Warmer
 from datahub.store.cache.blockcache import BlockCache
 from datahub.store.cache.holdings import Holdings
@@ -53,8 +54,8 @@ class Server:
     draining: bool = False
     active: int = 0
     _lookers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(LOOKERS, "datahub-look"))
-    _askers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(ASKERS, "datahub-ask"))
-    _fetchers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(FETCHERS, "datahub-fetch"))
+    _askers: Daemons = field(default_factory=lambda: Daemons(ASKERS, "datahub-ask"))
+    _fetchers: Daemons = field(default_factory=lambda: Daemons(FETCHERS, "datahub-fetch"))
     _looking: dict[object, asyncio.Future[Any]] = field(default_factory=dict)
 
     @property

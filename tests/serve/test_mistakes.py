@@ -9,7 +9,7 @@ import pytest
 from datahub.core.errors import BadArgument
 from datahub.serve.config import ServeConfig, resolve
 from datahub.serve.origins import normal, shown
-from datahub.serve.serving import tls
+from datahub.serve.transport import tls
 
 
 @pytest.mark.parametrize(
