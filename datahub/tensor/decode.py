@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from datahub.core.errors import DamagedImage
+from datahub.pack import jpeg
 from datahub.tensor import orientation, pillow, png
 from datahub.tensor.pillow import FORMATS
 from datahub.tensor.resample import split
@@ -129,17 +130,27 @@ def _png_header(data: Encoded) -> Header:
     if channels is None or not width or not height:
         raise DamagedImage("the PNG header makes no sense")
     start = bytes(data[: png.HEAD + 4096])
-    opaque = b"tRNS" not in start and b"IDAT" in start  # transparency, if any, is said before the pixels
-    return Header("png", width, height, channels, plain=depth == 8 and colour in (0, 2) and opaque)
+    # Transparency and animation, if any, are said before the pixels; OpenCV shows an animation's first frame, which
+    # need not be the image that everybody else shows.
+    simple = b"IDAT" in start and not any(chunk in start for chunk in (b"tRNS", b"acTL"))
+    return Header("png", width, height, channels, plain=depth == 8 and colour in (0, 2) and simple)
 
 
 def _jpeg_header(data: Encoded) -> Header:
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    except (ValueError, KeyError) as error:
-        raise DamagedImage(f"the JPEG header cannot be read: {error}") from error
+    except (ValueError, KeyError):  # also for sampling that TurboJPEG has no name for, 4:1:0 say, and Pillow decodes
+        return _odd_jpeg_header(data)
     channels = {"Gray": 1, "GRAY": 1}.get(space, 3)
     return Header("jpeg", width, height, channels, plain=space in ("Gray", "GRAY", "YCbCr", "RGB"))
+
+
+def _odd_jpeg_header(data: Encoded) -> Header:
+    try:
+        found = jpeg.read(data)
+    except ValueError as error:
+        raise DamagedImage(f"the JPEG header cannot be read: {error}") from error
+    return Header("jpeg", found.width, found.height, 1 if len(found.components) == 1 else 3, plain=False)
 
 
 def _other_header(data: Encoded, upright: bool) -> Header:
@@ -193,6 +204,7 @@ def _pnm(data: Encoded, found: Header, channels: int) -> Pixels:
 
 
 def _png(data: Encoded, channels: int) -> Pixels:
+    """What OpenCV refuses is not tried with Pillow, which takes pixels that are not there for black."""
     try:
         image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:

@@ -21,6 +21,7 @@ from datahub.tensor.draws import Draws
 from datahub.tensor.folding import fold
 from datahub.tensor.framed import decode_framed, sizes_of
 from datahub.tensor.transforms import CenterCrop, RandomResizedCrop
+from tests.pack.jpegs import needs_jpegtran, program
 from tests.tensor.images import chunk, encoded, noise
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
@@ -102,6 +103,33 @@ def test_alpha_that_a_record_asks_for_equals_torchvision(mode, channels):
 def test_sixteen_bits_in_the_other_byte_order():
     data = encoded(Image.fromarray(WIDE.astype(">u2")), "TIFF")
     assert np.array_equal(decode(data, 1)[0], WIDE >> 8)
+
+
+@needs_jpegtran  # and cjpeg, which comes with it
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("sampling", ["4x2", "2x4", "1x4", "1x3", "3x1"])
+def test_jpegs_of_sampling_without_a_name(sampling, progressive):
+    size = f"P6 {RGB.width} {RGB.height} 255\n".encode()
+    switches = ["-sample", sampling, *(["-progressive"] if progressive else [])]
+    data = program("cjpeg", size + RGB.tobytes(), *switches)
+    assert header(data) == ("jpeg", RGB.width, RGB.height, 3, False, 1)
+    assert np.array_equal(decode(data), torchvision(data))
+    assert np.array_equal(decode(data), pillow(data))
+    folded = fold(RandomResizedCrop(9))
+    draws, whole = Draws(3, 0, np.arange(1)), torch.from_numpy(decode(data))[None]
+    out = np.empty((1, 3, 9, 9), np.uint8)
+    decode_framed([data], folded.frames(sizes_of([data]), draws), list(out))
+    assert np.array_equal(out, RandomResizedCrop(9)(whole, None, draws).numpy())
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+@pytest.mark.parametrize("default", [False, True])
+def test_an_animated_png_is_the_image_that_others_show(mode, default):
+    """Where the first image is no frame of the animation, OpenCV would show the first that is."""
+    first = RGBA.convert(mode)
+    data = encoded(first, "PNG", save_all=True, default_image=default, append_images=[first.rotate(180)] * 2)
+    assert np.array_equal(decode(data), torchvision(data))
+    assert np.array_equal(decode(data), pillow(data))
 
 
 def test_a_cmyk_jpeg_without_adobes_marker():
