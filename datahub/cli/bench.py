@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from datahub.cli.app import App
+from datahub.cli.pictures import picture
 from datahub.core.refs import reference
 from datahub.core.sizes import format_bytes
 
@@ -23,7 +24,7 @@ from datahub.core.sizes import format_bytes
 @click.option("--shuffle/--no-shuffle", default=True, help="Default: shuffled.")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), default=10.0, help="How long. Default: 10.")
 @click.option("--steps", type=click.IntRange(1), help="Batches, in place of --seconds.")
-@click.option("-o", "output", metavar="FILE", help="Draw throughput over time as a PNG.")
+@click.option("-o", "output", callback=picture, metavar="FILE", help="Draw throughput over time as a PNG.")
 @click.pass_obj
 def command(app: App, /, ref: str, output: str | None, **run: Any) -> None:
     """Run a loader over REF, do nothing with its batches, and tell its pace, its stages and its bottleneck.

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from datahub.cli.app import App
+from datahub.cli.pictures import picture
 from datahub.core.refs import Ref
 from datahub.core.sizes import format_bytes
 
@@ -14,7 +15,14 @@ from datahub.core.sizes import format_bytes
 @click.command("demo")
 @click.argument("ref", default="shapes", metavar="[REF]")
 @click.option("--from", "from_", metavar="DIR|URL", help="Where published files are: NAME/FILENAME. [DATAHUB_FROM]")
-@click.option("-o", "output", default="datahub-demo.png", metavar="FILE", help="The contact sheet. [datahub-demo.png]")
+@click.option(
+    "-o",
+    "output",
+    callback=picture,
+    default="datahub-demo.png",
+    metavar="FILE",
+    help="The contact sheet. [datahub-demo.png]",
+)
 @click.pass_obj
 def command(app: App, ref: str, from_: str | None, output: str) -> None:
     """Get, pack, verify, stream, train for at most a minute, test, and draw a contact sheet. Default: shapes."""

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from datahub.cli.app import App
+from datahub.cli.pictures import picture
 from datahub.core.refs import Ref
 
 
@@ -24,7 +25,9 @@ from datahub.core.refs import Ref
 @click.option("--fields", metavar="NAME,...", help="What to show beside the class. [boxes, masks, keypoints]")
 @click.option("--size", type=click.IntRange(16, 1024), default=160, help="Pixels of a thumbnail. [160]")
 @click.option("--columns", type=click.IntRange(1, 64), help="Thumbnails a row.")
-@click.option("-o", "output", default="preview.png", metavar="FILE", help="The picture. [preview.png]")
+@click.option(
+    "-o", "output", callback=picture, default="preview.png", metavar="FILE", help="The picture. [preview.png]"
+)
 @click.pass_obj
 def command(app: App, /, ref: str, output: str, fields: str | None, **options: Any) -> None:
     """Draw samples of REF with their classes, boxes, masks and keypoints, augmented if asked.

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from datahub.cli.app import App
+from datahub.cli.pictures import picture
 from datahub.core.refs import reference
 
 
@@ -28,7 +29,7 @@ from datahub.core.refs import reference
 @click.option("--lanes", type=click.IntRange(1), default=1, help="The order's lanes. Default: 1.")
 @click.option("--where", metavar="FILTER", help="The run's filter on index columns.")
 @click.option("--augment", metavar="PRESET", help="Show the images as this preset makes them, with the run's draws.")
-@click.option("-o", "output", default="batch.png", metavar="FILE", help="The picture. [batch.png]")
+@click.option("-o", "output", callback=picture, default="batch.png", metavar="FILE", help="The picture. [batch.png]")
 @click.pass_obj
 def command(app: App, /, ref: str, output: str, **moment: Any) -> None:
     """Make the batch of --epoch and --step again, and no other, and draw it with classes and keys."""

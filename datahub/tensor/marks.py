@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,26 +41,28 @@ def marked(image: torch.Tensor, marks: Marks, size: int) -> torch.Tensor:
     fitted = [max(1, round(height * scale)), max(1, round(width * scale))]
     rgb = image[:3] if image.shape[0] >= 3 else image[:1].expand(3, -1, -1)
     out: torch.Tensor = F.resize(rgb, fitted, antialias=True)
-    out = _masked(out, _planes(marks), fitted)
+    out = _masked(out, marks, fitted)
     out = _boxed(out, marks, fitted)
     return _pointed(out, marks, (height, width), fitted)
 
 
-def _planes(marks: Marks) -> torch.Tensor | None:
-    """One plane an object or a class that is not drawn over by nothing."""
+def _planes(marks: Marks) -> tuple[torch.Tensor | None, list[str]]:
+    """One plane an object or a class that is not drawn over by nothing, and its colour: a class has one everywhere."""
     if marks.masks is not None and len(marks.masks):
-        return marks.masks != 0
+        return marks.masks != 0, _colours(range(len(marks.masks)))
     if marks.classes is None:
-        return None
+        return None, []
     found = [each for each in torch.unique(marks.classes).tolist() if each not in NOTHING]
-    return torch.stack([marks.classes == each for each in found]) if found else None
+    planes = torch.stack([marks.classes == each for each in found]) if found else None
+    return planes, _colours(each - 1 for each in found)
 
 
-def _masked(image: torch.Tensor, planes: torch.Tensor | None, fitted: list[int]) -> torch.Tensor:
+def _masked(image: torch.Tensor, marks: Marks, fitted: list[int]) -> torch.Tensor:
+    planes, colours = _planes(marks)
     if planes is None:
         return image
     planes = F.resize(tv_tensors.Mask(planes.to(torch.uint8)), fitted).bool().as_subclass(torch.Tensor)
-    drawn: torch.Tensor = draw_segmentation_masks(image, planes, ALPHA, _colours(len(planes)))
+    drawn: torch.Tensor = draw_segmentation_masks(image, planes, ALPHA, colours)
     return drawn
 
 
@@ -74,7 +76,7 @@ def _boxed(image: torch.Tensor, marks: Marks, fitted: list[int]) -> torch.Tensor
     if not seen.any():
         return image
     names = None if marks.names is None else [name for name, here in zip(marks.names, seen, strict=True) if here]
-    colours = [colour for colour, here in zip(_colours(len(seen)), seen, strict=True) if here]
+    colours = [colour for colour, here in zip(_colours(range(len(seen))), seen, strict=True) if here]
     drawn: torch.Tensor = draw_bounding_boxes(image, torch.cat([near, far], 1)[seen], names, colours, width=2)
     return drawn
 
@@ -85,11 +87,11 @@ def _pointed(image: torch.Tensor, marks: Marks, size: tuple[int, int], fitted: l
     points = marks.points.as_subclass(torch.Tensor) * torch.tensor([fitted[1] / size[1], fitted[0] / size[0]])
     inside = ((points >= 0) & (points < torch.tensor([fitted[1], fitted[0]]))).all(-1)
     shown = inside if marks.visible is None else inside & marks.visible
-    for row, colour in enumerate(_colours(len(points))):
+    for row, colour in enumerate(_colours(range(len(points)))):
         if shown[row].any():
             image = draw_keypoints(image, points[row][shown[row]][None], colors=colour, radius=2)
     return image
 
 
-def _colours(count: int) -> list[str]:
-    return [COLOURS[row % len(COLOURS)] for row in range(count)]
+def _colours(numbers: Iterable[int]) -> list[str]:
+    return [COLOURS[number % len(COLOURS)] for number in numbers]

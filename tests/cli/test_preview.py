@@ -12,7 +12,7 @@ from PIL import Image, ImageColor
 from datahub.core.settings import Settings
 from datahub.loader.streaming import StreamingLoader
 from datahub.pack import authoring
-from datahub.tensor.marks import COLOURS
+from datahub.tensor.marks import COLOURS, Marks, marked
 from tests.store.builder import CLASSES, damaged, label, tiny_variant
 from tests.tensor.images import encoded
 
@@ -130,3 +130,22 @@ def test_boxes_are_drawn_where_a_policy_puts_them(cli, scenes: Path, tmp_path: P
         assert seen.shape == bare.shape
         counts.append(int((seen == first).all(axis=-1).sum() - (bare == first).all(axis=-1).sum()))
     assert sum(count > 50 for count in counts) >= 4, counts
+
+
+@pytest.mark.parametrize("command", ["preview", "replay", "bench", "demo"])
+@pytest.mark.parametrize("name", ["sheet.jpg", "sheet", "", "."])
+def test_a_picture_is_a_png_by_name(tiny, tmp_path, cli, monkeypatch, command, name):
+    monkeypatch.chdir(tmp_path)
+    options = ["--epoch", "0", "--step", "0", "--batch-size", "4"] if command == "replay" else []
+    done = cli(command, "tiny", *options, "-o", name)
+    assert done.code == 2 and "write FILE.png" in done.err and len(done.err.splitlines()) == 1
+    assert not [each for each in tmp_path.iterdir() if each.is_file()]
+
+
+def test_a_class_of_masks_has_one_colour_in_all_images():
+    for classes in ([0, 3], [1, 3], [3, 255]):
+        seen = torch.tensor(classes, dtype=torch.uint8).repeat_interleave(20).expand(40, 40)
+        found = marked(torch.zeros((3, 40, 40), dtype=torch.uint8), Marks(classes=seen), 40)
+        at = int(np.flatnonzero(np.array(classes) == 3)[0]) * 20 + 10
+        expected = torch.tensor(ImageColor.getrgb(COLOURS[2])) // 2
+        assert (found[:, 20, at].int() - expected).abs().max() <= 1
