@@ -126,7 +126,7 @@ class RandomAffine(Affine):
 def interpolation_mode(value: Any) -> str:
     """The name of a mode, or torchvision's constant for it."""
     name = getattr(value, "value", value)
-    if name not in INTERPOLATIONS:
+    if not isinstance(name, str) or name not in INTERPOLATIONS:
         raise BadArgument("interpolation", value, f"use one of {', '.join(INTERPOLATIONS)}")
     return str(name)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from datahub.core.errors import BadArgument, MissingExtra, MissingLibrary
 from datahub.store import typed, video
 from datahub.tensor.batched import BatchTransform
+from datahub.tensor.checks import whole
 from datahub.tensor.draws import Draws
 
 WHERE = re.compile(r"^.*\.(?:cpp|h):\d+, ", re.DOTALL)
@@ -43,9 +44,11 @@ class Clip:
 
     def __post_init__(self) -> None:
         for name, value in (("frames", self.frames), ("stride", self.stride)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise BadArgument(name, value, "must be a whole number of at least 1")
-        if self.start not in ("random", "middle"):
+            whole(name, value, 1)
+        field: object = self.field
+        if field is not None and not isinstance(field, str):
+            raise BadArgument("field", field, "is not the name of a field")
+        if not isinstance(self.start, str) or self.start not in ("random", "middle"):
             raise BadArgument("start", self.start, 'use "random" or "middle"')
         transform: object = self.transform
         if transform is not None and not isinstance(transform, BatchTransform):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from datahub.core.errors import BadArgument
+from datahub.tensor.checks import listed, numbers
 from datahub.tensor.draws import Draws
 from datahub.tensor.frames import Frames, Framing, Ints
 
@@ -131,7 +132,7 @@ class CenterCrop(Framing):
 
 def height_and_width(name: str, size: Any) -> tuple[int, int]:
     """``size`` as a pair; raises `BadArgument` unless it is one or two positive whole numbers."""
-    sides = [size] if isinstance(size, int) else list(size) if isinstance(size, Sequence) else []
+    sides = (size,) if isinstance(size, int) else listed(size) or ()
     if len(sides) not in (1, 2) or any(isinstance(side, bool) or not isinstance(side, int) for side in sides):
         raise BadArgument(name, size, "must be a whole number, or a height and a width")
     if not all(0 < side <= SIDE_CAP for side in sides):
@@ -140,11 +141,8 @@ def height_and_width(name: str, size: Any) -> tuple[int, int]:
 
 
 def _bounds(name: str, bounds: Any) -> tuple[float, float]:
-    try:
-        low, high = map(float, bounds)
-    except (TypeError, ValueError):
-        raise BadArgument(name, bounds, "must be two numbers, the least and the most") from None
-    if not 0 < low <= high < float("inf"):
+    low, high = numbers(name, bounds, 2)
+    if not 0 < low <= high:
         raise BadArgument(name, bounds, "must be two positive numbers, the least and the most")
     return low, high
 

@@ -87,6 +87,6 @@ class RandomErasing(Drawn):
 
 
 def _values(value: Any) -> tuple[float, ...]:
-    if value == "random":
+    if isinstance(value, str) and value == "random":
         raise BadArgument("value", value, "noise is not drawn", "give a number, or one a channel")
-    return (number("value", value),) if isinstance(value, int | float) else numbers("value", value, *range(1, 65))
+    return (number("value", value),) if isinstance(value, int | float) else numbers("value", value)

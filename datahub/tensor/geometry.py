@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from datahub.core.errors import BadArgument
+from datahub.tensor import checks
 from datahub.tensor.affine import Affine
 from datahub.tensor.batched import BatchTransform, Images
 from datahub.tensor.compose import Compose, MoveChain
@@ -62,7 +63,7 @@ class SanitizeBoundingBoxes(BatchTransform):
     def __post_init__(self) -> None:
         for name in ("min_size", "min_area"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 1:
+            if checks.number(name, value) < 1:
                 raise BadArgument(name, value, "must be a number of pixels, at least 1")
 
     def __call__(self, images: Images, dtype: torch.dtype | None = None, draws: Draws | None = None) -> Images:  # noqa: ARG002 - nothing is random

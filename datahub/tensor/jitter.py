@@ -11,7 +11,7 @@ import torch
 
 from datahub.core.errors import BadArgument
 from datahub.tensor import colour, tables
-from datahub.tensor.checks import interval, odd_sides, probability
+from datahub.tensor.checks import interval, number, odd_sides, probability
 from datahub.tensor.drawn import Drawn, Plan
 from datahub.tensor.draws import Draws
 from datahub.tensor.pieces import in_pieces, on_rows
@@ -128,7 +128,7 @@ def _jitter(name: str, value: Any, center: float, bounds: Range) -> Range | None
     if value is None:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool):
-        if not value >= 0:
+        if number(name, value) < 0:
             raise BadArgument(name, value, "must not be negative")
         low, high = center - value, center + value
         low = max(low, 0.0) if center else low

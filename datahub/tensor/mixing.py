@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from datahub.core.errors import BadArgument
-from datahub.tensor.checks import number, whole
+from datahub.tensor.checks import number, numbers, whole
 from datahub.tensor.draws import Draws
 from datahub.tensor.pieces import images_a_piece, on_cpu, parts
 
@@ -132,7 +132,7 @@ class RandomMix(Mixing):
     def __init__(self, mixings: Sequence[Mixing], p: Sequence[float] | None = None) -> None:
         if not isinstance(mixings, Sequence) or not mixings or not all(isinstance(m, Mixing) for m in mixings):
             raise BadArgument("mixings", mixings, "is not a list of mixings", "write [MixUp(), CutMix()]")
-        weights = [1.0] * len(mixings) if p is None else [number("p", each) for each in p]
+        weights = (1.0,) * len(mixings) if p is None else numbers("p", p)
         if len(weights) != len(mixings) or min(weights) < 0 or sum(weights) <= 0:
             raise BadArgument("p", p, "must be a weight for each mixing, none negative, not all 0")
         for name in ("mix_group", "num_classes"):
@@ -250,12 +250,13 @@ def _distribution(alpha: float) -> tuple[Floats, Floats]:
     """Places from 0 to 1/2, and the distribution there.
 
     The density x ** (alpha - 1) (1 - x) ** (alpha - 1) is not finite at 0 for alpha below 1. With t = x ** alpha it
-    becomes (1 - x) ** (alpha - 1) dt / alpha, which is.
+    becomes (1 - x) ** (alpha - 1) dt / alpha, which is. For alpha above 1 it is scaled to 1 in the middle, so that
+    large ones do not vanish.
     """
     power = min(alpha, 1.0)
     t = np.linspace(0, 0.5**power, _STEPS)
-    places = t ** (1 / power)
-    density = places ** (alpha - power) * (1 - places) ** (alpha - 1)
+    places = np.minimum(t ** (1 / power), 0.5)
+    density = (1 - places) ** (alpha - 1) if alpha < 1 else (4 * places * (1 - places)) ** (alpha - 1)
     levels = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) * np.diff(t))])
     return places, 0.5 * levels / levels[-1]
 

@@ -17,6 +17,7 @@ import torch
 from datahub.core.errors import BadArgument
 from datahub.tensor import windows
 from datahub.tensor.batched import BatchTransform, Images
+from datahub.tensor.checks import listed, probability
 from datahub.tensor.draws import Draws
 from datahub.tensor.fused.moving import moved
 from datahub.tensor.windows import Bools, Ints, Pixels
@@ -100,7 +101,7 @@ class RandomHorizontalFlip(Move):
     p: float = 0.5
 
     def __post_init__(self) -> None:
-        _probability(self.p)
+        probability(self.p)
 
     def moved(self, moves: Moves, draws: Draws) -> Moves:
         chosen = draws.uniform("RandomHorizontalFlip")[:, 0] < self.p
@@ -114,7 +115,7 @@ class RandomVerticalFlip(Move):
     p: float = 0.5
 
     def __post_init__(self) -> None:
-        _probability(self.p)
+        probability(self.p)
 
     def moved(self, moves: Moves, draws: Draws) -> Moves:
         chosen = draws.uniform("RandomVerticalFlip")[:, 0] < self.p
@@ -141,7 +142,7 @@ class RandomCrop(Move):
         fill: int | Sequence[int] = 0,
         padding_mode: str = "constant",
     ) -> None:
-        if padding_mode not in windows.PADDING:
+        if not isinstance(padding_mode, str) or padding_mode not in windows.PADDING:
             raise BadArgument("padding_mode", padding_mode, f"use one of {', '.join(windows.PADDING)}")
         object.__setattr__(self, "size", _size(size))
         object.__setattr__(self, "padding", _edges(padding))
@@ -221,17 +222,12 @@ def _no_draws() -> BadArgument:
     return BadArgument("draws", None, "are needed for what is random", "pass datahub's Draws, or use the loader")
 
 
-def _probability(p: Any) -> None:
-    if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p <= 1:
-        raise BadArgument("p", p, "is no probability")
-
-
 def _is_count(value: Any, least: int, most: int = 1 << 16) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def _size(size: Any) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
+    pair = (size, size) if isinstance(size, int) else listed(size) or ()
     pair = pair * 2 if len(pair) == 1 else pair
     if len(pair) != 2 or not all(_is_count(each, 1) for each in pair):
         raise BadArgument("size", size, "is neither a positive side nor (height, width)")
@@ -239,7 +235,7 @@ def _size(size: Any) -> tuple[int, int]:
 
 
 def _edges(padding: Any) -> Edges:
-    given = (padding,) if isinstance(padding, int) else tuple(padding) if isinstance(padding, Sequence) else ()
+    given = (padding,) if isinstance(padding, int) else listed(padding) or ()
     four = {1: given * 4, 2: given * 2, 4: given}.get(len(given), ())
     if not four or not all(_is_count(each, 0) for each in four):
         reason = "is neither a number of pixels, nor (left and right, top and bottom), nor (left, top, right, bottom)"
@@ -248,7 +244,7 @@ def _edges(padding: Any) -> Edges:
 
 
 def _fill(fill: Any) -> tuple[int, ...]:
-    given = (fill,) if isinstance(fill, int) else tuple(fill) if isinstance(fill, Sequence) else ()
+    given = (fill,) if isinstance(fill, int) else listed(fill) or ()
     if not given or not all(_is_count(each, 0, 255) for each in given):
         raise BadArgument("fill", fill, "is neither a value from 0 to 255 nor one a channel")
     return given

@@ -10,6 +10,7 @@ import torch
 
 from datahub.core.errors import BadArgument
 from datahub.tensor.batched import DTYPES, BatchTransform, Images
+from datahub.tensor.checks import numbers
 from datahub.tensor.draws import Draws
 from datahub.tensor.fused.lines import Lookup, line_of
 from datahub.tensor.fused.moving import moved
@@ -29,8 +30,8 @@ class Normalize(BatchTransform):
     still = True
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
-        if not self.mean or len(self.mean) != len(self.std):
+        self.mean, self.std = numbers("mean", mean), numbers("std", std)
+        if len(self.mean) != len(self.std):
             raise BadArgument("mean", mean, f"has {len(self.mean)} values, std has {len(self.std)}")
         if not all(value > 0 for value in self.std):
             raise BadArgument("std", std, "must be positive")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from datahub.core.errors import BadArgument
 from datahub.tensor.batched import BatchTransform
+from datahub.tensor.checks import listed, whole
 from datahub.tensor.compose import Compose, MoveChain
 from datahub.tensor.drawn import Drawn, Plan
 from datahub.tensor.draws import Draws
@@ -37,6 +38,7 @@ class Planned:
 
     def __init__(self, transform: BatchTransform, image: Image) -> None:
         """``image``: channels, height and width of the images to come."""
+        image = _image(image)
         self._parts = transform.parts if isinstance(transform, Compose) else (transform,)
         self._images, self._windows = [image], list[_Window | None]()
         for part in self._parts:
@@ -75,6 +77,14 @@ class Planned:
                 assert window is not None
                 images = _moved(window, images, *plan)
         return images
+
+
+def _image(image: Any) -> Image:
+    sides = listed(image) or ()
+    if len(sides) != 3:
+        raise BadArgument("image", image, "must be a number of channels, a height and a width")
+    channels, height, width = (whole("image", each, 1) for each in sides)
+    return channels, height, width
 
 
 def _moves(part: BatchTransform, draws: Draws, image: Image) -> Moves:
