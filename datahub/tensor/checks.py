@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -21,10 +21,13 @@ def listed(values: Any) -> tuple[Any, ...] | None:
 
 def number(name: str, value: Any) -> float:
     """A finite number."""
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    if not real or not abs(value) <= sys.float_info.max:
+    try:
+        found = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        found = math.inf
+    if not math.isfinite(found):
         raise BadArgument(name, value, "is not a number")
-    return float(value)
+    return found
 
 
 def probability(p: Any, name: str = "p") -> float:
