@@ -230,13 +230,12 @@ def main() -> None:
                 measure(each, Load("warm", 0, 2), o.size * MIB, 2.0, work, 0)
             for load in loads:
                 if o.only in load.name:
-                    saturated = compare(mine, peer, load, o, work)
+                    compare(mine, peer, load, o, work)
                     if load.size and not o.tls:
-                        first_bytes(mine, peer, load, saturated / 2, o, work)
+                        first_bytes(mine, peer, load, o, work)
 
 
-def compare(mine: Peer, peer: Peer, load: Load, o: argparse.Namespace, work: Path) -> float:
-    """Requests/s of ours."""
+def compare(mine: Peer, peer: Peer, load: Load, o: argparse.Namespace, work: Path) -> None:
     figures: dict[str, list[Figure]] = {mine.name: [], peer.name: []}
     for number in range(o.rounds):
         for each in (mine, peer) if number % 2 == 0 else (peer, mine):
@@ -247,21 +246,24 @@ def compare(mine: Peer, peer: Peer, load: Load, o: argparse.Namespace, work: Pat
         facts[name] = {"requests/s": round(requests, 1), "GB/s": round(gigabytes, 3), "CPU s/GB": round(cpu, 3)}
     facts["ratio"] = round(middle[mine.name][1] / middle[peer.name][1], 3)
     print(json.dumps(facts), flush=True)
-    return middle[mine.name][0]
 
 
-def first_bytes(mine: Peer, peer: Peer, load: Load, rate: float, o: argparse.Namespace, work: Path) -> None:
-    """Milliseconds from when a request was due to its first byte: the median round of each, by its p99."""
-    program, ranges = built(work), o.size * MIB // load.size
+def first_bytes(mine: Peer, peer: Peer, load: Load, o: argparse.Namespace, work: Path) -> None:
+    """Milliseconds from when a request was due to its first byte: the median round of each, by its p99.
+
+    The rate is half of what ours was saturated at a moment before: a machine's speed changes within a minute.
+    """
+    program, ranges, rates = built(work), o.size * MIB // load.size, list[float]()
     found: dict[str, list[dict[str, float]]] = {mine.name: [], peer.name: []}
     for number in range(o.rounds):
+        rates.append(rate := measure(mine, load, o.size * MIB, 2.0, work, number).requests / 2)
         for each in (mine, peer) if number % 2 == 0 else (peer, mine):
             told = paced(
                 program, each.port, each.paths, rate=rate, seconds=o.seconds, connections=4 * load.connections,
                 size=load.size, ranges=ranges, seed=number,
             )  # fmt: skip
             found[each.name].append(told["first byte, ms"])
-    facts: dict[str, Any] = {"load": load.name, "requests/s": round(rate, 1)}
+    facts: dict[str, Any] = {"load": load.name, "requests/s": round(statistics.median(rates), 1)}
     for name, rounds in found.items():
         facts[f"{name}, first byte, ms"] = sorted(rounds, key=lambda each: each["p99"])[len(rounds) // 2]
     print(json.dumps(facts), flush=True)
