@@ -29,7 +29,8 @@ class ConsentNeeded(ActionNeeded):
 class AlreadyPacked(ActionNeeded):
     def __init__(self, ref: str, path: str) -> None:
         super().__init__(
-            f"{ref} is already packed at {path}, from other input", "use --replace to put the new one in its place"
+            f"{ref} is already packed at {path}, from other input or by other rules",
+            "use --replace to put the new one in its place",
         )
         self.ref, self.path = ref, path
 
