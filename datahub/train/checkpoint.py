@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,13 +64,27 @@ class _Target:
         self._handle.flush()
 
 
+def read(path: Path) -> Any:
+    """What torch.save wrote: tensors and plain values alone, no code of the file's runs.
+
+    Raises `NotReadable`, and ``ValueError`` for a damaged file or one of anything else.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise NotReadable(str(path), "there is no such file") from error
+    except OSError as error:
+        raise NotReadable(str(path), error.strerror or str(error)) from error
+    except Exception as error:
+        # Its reader is a machine in Python, which raises whatever damaged instructions lead it to.
+        raise ValueError(str(error)) from error
+
+
 def load(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The checkpoint at ``path``. Raises `BadArgument` where it belongs to a run with other ``facts``."""
     try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise NotReadable(str(path), error.strerror or str(error)) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        found = read(path)
+    except ValueError as error:
         raise BadArgument("dir", str(path), "is damaged, or no checkpoint", "remove it, or use another") from error
     if not isinstance(found, dict) or found.get("version") != VERSION or not isinstance(found.get("facts"), dict):
         raise BadArgument("dir", str(path), "is no checkpoint of this version", "name another --dir")

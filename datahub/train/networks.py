@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from torchvision import models
 
 from datahub.acquire.weights import check_name, fetch_weights
-from datahub.core.errors import BadArgument, NotReadable
+from datahub.core.errors import BadArgument
 from datahub.core.events import Listener, Note, ignore
 from datahub.core.settings import Settings
+from datahub.train import checkpoint
 
 
 @dataclass(frozen=True)
@@ -73,12 +72,8 @@ def _published(model: str, name: str) -> tuple[str, Callable[[torch.Tensor], tor
 def read(path: Path) -> dict[str, torch.Tensor]:
     """A file's tensors by name: a state dict, or a checkpoint of ours. Runs no code of the file's."""
     try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise NotReadable(str(path), "there is no such file") from error
-    except OSError as error:
-        raise NotReadable(str(path), error.strerror or str(error)) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        found = checkpoint.read(path)
+    except ValueError as error:
         raise BadArgument("weights", str(path), "is not a file of tensors alone", "save a state_dict()") from error
     if isinstance(found, dict) and isinstance(found.get("model"), dict):
         found = found["model"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -313,3 +314,20 @@ def test_a_slab_holds_what_is_written_until_its_last_user_is_gone():
     start, end = slab.Filling(memory.descriptor).write({"small": torch.ones(3)})
     slab.read(memory.descriptor, start, end, lambda: released.append(2))
     assert released == [1, 2], "nothing is mapped for what is small"
+
+
+def test_a_caller_that_is_gone_before_its_workers_are_born_is_no_error() -> None:
+    kit, floor = os.memfd_create("kit"), os.memfd_create("floor")
+    os.ftruncate(floor, 8)
+    (control, ours), (line, theirs) = socket.socketpair(), socket.socketpair()
+    with control, line:
+        ours.close()
+        theirs.close()
+        inherited = (control.fileno(), kit, floor, line.fileno())
+        code = f"from datahub.loader.process.nursery import main; main(*{inherited!r})"
+        done = subprocess.run(
+            [sys.executable, "-c", code], pass_fds=inherited, cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
+    os.close(kit)
+    os.close(floor)
+    assert done.returncode == 0 and "BrokenPipeError" not in done.stderr

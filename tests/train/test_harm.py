@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from torchvision import models
 
 from datahub.core import atomic
-from datahub.core.errors import BadArgument, DigestMismatch, DiskFull, UsageError, from_oserror
+from datahub.core.errors import BadArgument, DigestMismatch, DiskFull, NotReadable, UsageError, from_oserror
 from datahub.core.settings import Settings
 from datahub.loader.opening import open_dataset
 from datahub.store.dataset import Dataset
@@ -151,6 +152,26 @@ def test_evaluating_says_it_too(home: Settings, tmp_path: Path) -> None:
     torch.save(models.get_model("squeezenet1_1", num_classes=3).state_dict(), tmp_path / "w.pth")
     with pytest.raises(BadArgument, match="takes no images of 8 x 8"):
         jobs.run(of(ref="small", model="squeezenet1_1", weights=str(tmp_path / "w.pth"), eval_only=True), home)
+
+
+def test_damaged_files_are_told_as_such_wherever_the_damage_is(home: Settings, tmp_path: Path) -> None:
+    tensors = models.get_model(NET, num_classes=3).state_dict()
+    old, new = tmp_path / "old.pth", tmp_path / "new.pth"
+    torch.save(tensors, old, _use_new_zipfile_serialization=False)
+    torch.save(tensors, new)
+    rng, refused, bad = random.Random(5), 0, tmp_path / "bad.pth"
+    for case in range(120):
+        data = bytearray((old, new)[case % 2].read_bytes())
+        for _ in range(1 << rng.randrange(7)):
+            data[rng.randrange(4000)] ^= 1 << rng.randrange(8)
+        bad.write_bytes(data[: rng.randrange(len(data))] if case % 5 == 0 else data)
+        for use in (lambda: networks.build(NET, 3, str(bad), home), lambda: checkpoint.load(bad, {})):
+            try:
+                use()
+            except (BadArgument, NotReadable) as error:
+                assert "\n" not in str(error)
+                refused += 1
+    assert refused > 150
 
 
 def test_a_file_whose_name_ends_in_a_digest_must_have_it(home: Settings, tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ def main(control: int, kit: int, floor: int, *lines: int) -> None:
                 sys.stderr.flush()
                 os._exit(status)
         running[pid] = number
-        told.sendall(BORN.pack(number, pid, -1))
+        with suppress(OSError):  # the caller may be gone by now, which is seen below
+            told.sendall(BORN.pack(number, pid, -1))
     for line in lines:
         os.close(line)
     _watch(told, running)
