@@ -101,6 +101,9 @@ def image_transform(
     """The transform that a name, a `BatchTransform` or a per-sample callable stands for."""
     if isinstance(transform, str):
         transform = preset(transform, moments)
+    if isinstance(transform, type) and issubclass(transform, BatchTransform | Mixing | torch.nn.Module):
+        name = transform.__name__
+        raise BadArgument("transform", name, "is a class, which makes transforms", f"write {name}(...)")
     if isinstance(transform, Mixing):
         name = type(transform).__name__
         raise BadArgument("transform", name, "mixes the samples of a batch", "give it as batch_transform=")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datahub.core.errors import DamagedImage, DamagedSample, ShardCut
+from datahub.core.errors import BadArgument, DamagedImage, DamagedSample, ShardCut
 from datahub.loader.annotations import Annotations, Values
 from datahub.loader.clips import decode_clips
 from datahub.loader.columns import Columns
@@ -229,6 +229,9 @@ class Pieces:
             except Exception as error:
                 error.add_note(f"in transform= for sample {self._split.key(int(work.step.index[row]))}")
                 raise
+            if work.each[row] is None:
+                reason = f"returned nothing for sample {self._split.key(int(work.step.index[row]))}"
+                raise BadArgument("transform", getattr(call, "__name__", call), reason, "let it return the image")
 
 
 def _empty(shape: tuple[int, ...], form: torch.memory_format) -> torch.Tensor:

@@ -71,7 +71,8 @@ class Normalize(BatchTransform):
 
     def _check(self, channels: int) -> None:
         if len(self.mean) not in (1, channels):
-            raise BadArgument("mean", list(self.mean), f"has {len(self.mean)} values, the images {channels} channels")
+            reason = f"has {len(self.mean)} values, the images {channels} channels"
+            raise BadArgument("mean", list(self.mean), reason, "use a transform that has one, or one a channel")
 
     def _apply(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Look every pixel up. OpenCV's LUT is one pass and needs none of torch's own threads."""

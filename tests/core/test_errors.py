@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from datahub.core import errors
@@ -56,6 +57,14 @@ def test_all_mirrors_failing_by_digest_is_a_verification_failure() -> None:
     wrong = errors.DigestMismatch("f", "sha256:a", "sha256:b")
     assert errors.AllMirrorsFailed("f", [wrong]).exit_code == 3
     assert errors.AllMirrorsFailed("f", [wrong, errors.HttpError("u", 500)]).exit_code == 4
+
+
+def test_a_value_is_shown_on_one_line_and_not_all_of_a_long_one() -> None:
+    assert str(errors.BadArgument("size", [1, "a  b"], "is odd")) == "size=[1, 'a  b']: is odd"
+    rows = errors.BadArgument("p", np.zeros((3, 3)), "is no number")
+    assert str(rows) == "p=array([[0., 0., 0.], [0., 0., 0.], [0., 0., 0.]]): is no number"
+    long = errors.BadArgument("part", list(range(10_000)), "is long", "cut it")
+    assert len(str(long)) < 400 and str(long).endswith("…: is long; cut it") and len(long.value) == 10_000
 
 
 @pytest.mark.parametrize(

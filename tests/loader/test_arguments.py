@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from datahub import transforms
 from datahub.core.errors import BadArgument, NotInStore, UnknownSplit
 from datahub.loader.streaming import StreamingLoader
 from datahub.pack import fetch as fetching
@@ -31,6 +32,9 @@ from datahub.pack import fetch as fetching
         {"fields": ("n_global",)},
         {"transform": "mnits"},
         {"transform": 3},
+        {"transform": transforms.RandomHorizontalFlip},
+        {"transform": transforms.MixUp},
+        {"transform": torch.nn.Flatten},
         {"collate": 3},
         {"batch_transform": "x"},
         {"dtype": torch.float16},
@@ -44,6 +48,16 @@ from datahub.pack import fetch as fetching
 def test_what_cannot_be_is_refused(make, argument):
     with pytest.raises(BadArgument):
         make(**argument)
+
+
+def test_a_transform_that_returns_nothing_is_named(make):
+    def forgot(image):
+        image.float()
+
+    for resident in ("stream", "host"):
+        with pytest.raises(BadArgument, match="transform='forgot': returned nothing for sample train-0"):
+            list(make(transform=forgot, residency=resident))
+    assert isinstance(next(iter(make(transform=dict.fromkeys)))["image"], list)  # another class is a callable
 
 
 def test_what_a_default_stands_for_can_be_written_out(make):

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from datahub.core.errors.base import DatahubError, Problem
 
+MOST_SHOWN = 300
+"""Characters of a value that a message shows."""
+
 
 class UsageError(DatahubError):
     exit_code = 2
@@ -19,8 +22,16 @@ class BadReference(UsageError):
 
 class BadArgument(UsageError):
     def __init__(self, name: str, value: object, reason: str, next_step: str = "") -> None:
-        super().__init__(f"{name}={value!r}: {reason}", next_step)
+        super().__init__(f"{name}={_shown(value)}: {reason}", next_step)
         self.name, self.value, self.reason = name, value, reason
+
+
+def _shown(value: object) -> str:
+    """A value on one line; of an array or a long list, how it begins."""
+    text = repr(value)
+    if len(text) > MOST_SHOWN or "\n" in text:
+        text = " ".join(text.split())
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 class NotYetSupported(UsageError):
