@@ -150,6 +150,7 @@ def test_commands_table_has_a_module_each() -> None:
         "__init__",
         "app",
         "packing",
+        "pictures",
         "progress",
         "summary",
         "tables",
