@@ -77,6 +77,11 @@ class Engine:
                 return replace(found, here=here)
         raise ConnectionResetError("the block was evicted again and again")
 
+    @property
+    def limit(self) -> int | None:
+        """Bytes of origins' blocks that are kept at most."""
+        return self._blocks.limit
+
     def ahead(self, blob: Blob, start: int, end: int) -> None:
         """Begin to bring the blocks after the one that ``start`` lies in."""
         first = start // BLOCK + 1

@@ -76,6 +76,10 @@ class CachedBlocks:
         self._joined: list[Block] = []
         self._blocks: dict[str, Block] = {}
 
+    @property
+    def limit(self) -> int | None:
+        return self._cache.limit
+
     def warm(self, blob: Blob, number: int) -> Handle | None:
         """The open file of a verified block, until it is released."""
         key = blob.raw[number * 32 : (number + 1) * 32].hex()

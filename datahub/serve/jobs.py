@@ -21,9 +21,15 @@ from datahub.wire.messages import Job, JobAsked
 
 NAME = "jobs-1.sqlite"
 BUSY = 10.0
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 MOST = 10_000
 """Jobs that are kept; those that say something when there are more are refused."""
 TABLE = "CREATE TABLE IF NOT EXISTS job (name TEXT PRIMARY KEY, until REAL, boot TEXT, said BLOB) WITHOUT ROWID"
+
+
+def damaged(error: Exception) -> bool:
+    """Whether SQLite cannot read the file, which trying again does not change."""
+    return isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in DAMAGED
 
 
 class TooManyJobs(ValueError):
@@ -84,20 +90,44 @@ class Jobs:
                     connection.execute("ROLLBACK")
                     raise
             except (sqlite3.Error, OSError) as error:
+                if damaged(error):
+                    self._lose()
                 raise NotWritable(str(self._folder / NAME), str(error)) from error
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            path = self._folder / NAME
-            connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
             try:
-                connection.execute(TABLE)
-            except sqlite3.Error:
-                connection.close()
-                raise
-            self._connection = connection
+                self._connection = self._connect()
+            except sqlite3.Error as error:
+                if not damaged(error):
+                    raise
+                self._lose()
+                self._connection = self._connect()
         return self._connection
+
+    def _connect(self) -> sqlite3.Connection:
+        path = self._folder / NAME
+        connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute(TABLE)
+            connection.execute("SELECT count(*) FROM job")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def _lose(self) -> None:
+        """Take a damaged file away, unless another process was first: the jobs that live say themselves again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        try:
+            self._connect().close()
+        except sqlite3.Error as error:
+            if damaged(error):
+                (self._folder / NAME).unlink(missing_ok=True)
+                (self._folder / f"{NAME}-journal").unlink(missing_ok=True)
 
 
 def _job(asked: JobAsked, left: float) -> Job:

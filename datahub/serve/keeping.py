@@ -65,8 +65,9 @@ async def foreseeing(server: Server) -> None:
 
 
 async def trimming(server: Server) -> None:
-    """Evict down to the soft quota, until cancelled: fills then find room without evicting for themselves."""
-    most = server.config.soft_quota
+    """Evict down to the soft quota, until cancelled: fills then find room without evicting for themselves. Without
+    one, down to the quota, which may be lower than it was."""
+    most = server.config.soft_quota or server.cache.limit
     while most is not None:
         with suppress(sqlite3.Error, OSError):  # a disk that fails is told about where it is used
             await asyncio.to_thread(server.holdings.trim, most)

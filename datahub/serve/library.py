@@ -78,7 +78,7 @@ class Library:
         """No origin is asked while the first is held: one that is slow must hold up nothing that is here."""
         self._variants: dict[Ref, Variant] = {}
         self._blobs: dict[str, Blob] = {}
-        self._scanned = -AGAIN
+        self._scanned, self._told = -AGAIN, 0
         self._sought: dict[str, tuple[float, tuple[Files, ...]]] = {}
 
     # -- what is known; no disk, no network -----------------------------------------------------------------------
@@ -115,7 +115,7 @@ class Library:
             for root in find.roots(self._settings):
                 folder = variant_dir(root, str(ref.name), str(ref.version), str(ref.variant))
                 if (folder / FILENAME).is_file():
-                    return self._local(ref, folder)
+                    return self._new(self._variants.get(ref), self._local(ref, folder))
             known = self._variants.get(ref)
             if known is not None and known.folder is not None:
                 self._forget(known)  # it was removed from the store
@@ -134,9 +134,10 @@ class Library:
     def search(self) -> None:
         """For digests that are not known: take in what came to the stores or the shelf since."""
         with self._searching:
-            if time.monotonic() - self._scanned >= AGAIN:
+            told = self._shelf.told()  # a client that had a record from another process asks for its files at once
+            if told != self._told or time.monotonic() - self._scanned >= AGAIN:
                 self.scan()
-                self._scanned = time.monotonic()
+                self._told, self._scanned = told, time.monotonic()
 
     def elsewhere(self, blob: Blob) -> tuple[Files, ...]:
         """Where else a blob is that is damaged here. Raises nothing: an origin that fails has it not."""
@@ -208,7 +209,13 @@ class Library:
         variant = _variant(found.ref, found.data, found.raws, None, (found.files,))
         with self._lock:
             self._shelf.keep(found)
-            return self._add(variant)
+            return self._new(known, self._add(variant))
+
+    def _new(self, known: Variant | None, found: Variant) -> Variant:
+        """What was found, told to the server's other processes where it is not what was known here."""
+        if known is None or known.data != found.data:
+            self._shelf.tell()
+        return found
 
     def _add(self, variant: Variant) -> Variant:
         with self._lock:

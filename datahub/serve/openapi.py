@@ -98,9 +98,13 @@ def document(version: str) -> bytes:
         f"{VARIANT_PATH}/{RECORD}": get("A variant's record.", JSON, {"type": "object"}, *REF, ranged=True),
         f"{VARIANT_PATH}/{BLOCKS}": get("The digests of its blocks.", stream, binary, *REF, ranged=True),
         VARIANT_PATH + "/samples/{member}": get("A member of a sample.", stream, binary, *REF, KEY, ranged=True),
+        VARIANT_PATH + "/{file}": get("A file of a variant.", stream, binary, *REF, FILE[1], ranged=True),
+        FILES + "/{dataset}/{version}/{file}": get(
+            "A published file of a version.", stream, binary, FILE[0], REF[1], FILE[1], ranged=True
+        ),
         FILES + "/{dataset}/{file}": get("A published file.", stream, binary, *FILE, ranged=True),
         BLOBS + "/{sha256}": get("A file by its digest.", stream, binary, SHA256, ranged=True),
-        BLOBS + "/{sha256}/blocks": get("The digests of its blocks.", stream, binary, SHA256),
+        BLOBS + "/{sha256}/blocks": get("The digests of its blocks.", stream, binary, SHA256, ranged=True),
         CACHE: get("What the cache holds.", JSON, status),
         WARM: _post("Fetch a dataset before it is asked for.", command, warming, errors, status=202),
         PIN: _post("Never evict a dataset.", command, verdict, errors),

@@ -17,6 +17,7 @@ from datahub.store.paths import variant_dir
 from datahub.store.record import BLOCKS, FILENAME
 
 PLACE = "place.json"
+NEWS = ".news"
 
 
 class Shelf:
@@ -36,6 +37,19 @@ class Shelf:
             if not self._told:
                 self._told = True
                 self._listener(Note("serve", f"{error.message}; origins are asked again after a restart", warning=True))
+
+    def tell(self) -> None:
+        """Say to the server's other processes that one of them knows something new."""
+        with suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / NEWS).touch()
+
+    def told(self) -> int:
+        """What changes when some process has said so."""
+        try:
+            return (self._folder / NEWS).stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def forget(self, ref: Ref) -> None:
         shutil.rmtree(self._at(ref), ignore_errors=True)

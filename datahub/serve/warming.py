@@ -16,7 +16,6 @@ from pathlib import Path
 import msgspec
 
 from datahub.core import atomic
-from datahub.core.digests import BLOCK
 from datahub.core.errors import DatahubError
 from datahub.core.refs import Ref
 from datahub.serve import duty
@@ -29,6 +28,7 @@ Look = Callable[[Ref], Awaitable[Variant | None]]
 
 AT_ONCE = 8
 """Blocks on their way at a time."""
+NO_ROOM = "the cache has no room for all of it"
 EVERY = 1.0
 """Seconds between two looks at what other processes were told."""
 
@@ -47,6 +47,16 @@ def blobs_of(variant: Variant, split: str) -> list[Blob]:
     """What comes from origins: all of it, or the shards of one split."""
     wanted = None if not split else {shard.path for shard in variant.record.splits[split].shards}
     return [blob for blob in variant.blobs.values() if blob.local is None and (wanted is None or blob.path in wanted)]
+
+
+def _fitting(places: list[tuple[Blob, int]], limit: int | None) -> Iterator[tuple[Blob, int]]:
+    """The first of these blocks, as many as the cache can hold."""
+    total = 0
+    for blob, number in places:
+        total += blob.block(number).size
+        if limit is not None and total > limit:
+            return
+        yield blob, number
 
 
 class Warmer:
@@ -108,21 +118,29 @@ class Warmer:
             await asyncio.to_thread(self._tell, wish, msgspec.structs.replace(told, running=False))
 
     async def _blocks(self, blobs: list[Blob]) -> AsyncIterator[tuple[int, int, str]]:
-        """Bring every block; how far it is, now and then."""
-        places = [(blob, number) for blob in blobs for number in range(count(blob.size))]
+        """Bring every block; how far it is, now and then. It ends where there is no more room: what would come then
+        would go past the cache, or take the place of what came."""
+        every = [(blob, number) for blob in blobs for number in range(count(blob.size))]
+        places = list(_fitting(every, self._engine.limit))
         done, failed, error = 0, 0, ""
         for first in range(0, len(places), AT_ONCE):
             some = places[first : first + AT_ONCE]
             reasons = await asyncio.gather(*(self._why_not(*place) for place in some))
             for (blob, number), reason in zip(some, reasons, strict=True):
-                done += 0 if reason else min(BLOCK, blob.size - number * BLOCK)
+                done += 0 if reason else blob.block(number).size
                 failed, error = failed + bool(reason), reason or error
+            if error == NO_ROOM:
+                places = places[: first + len(some)]
+                break
             yield done, failed, error
+        rest = len(every) - len(places)
+        if rest or error == NO_ROOM:
+            yield done, failed + rest, NO_ROOM
 
     async def _why_not(self, blob: Blob, number: int) -> str:
         """Why a block could not be brought; "" if it is here."""
         try:
-            return "" if await self._engine.bring(blob, number) else "the cache has no room for all of it"
+            return "" if await self._engine.bring(blob, number) else NO_ROOM
         except DatahubError as error:
             return error.message
 
