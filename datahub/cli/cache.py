@@ -134,7 +134,10 @@ def _said(app: App, server: str | None, path: str, ref: str, **facts: Any) -> by
         raise NotServed(url, ref, failure.message)
     if failure.error in ("LeaseRefused", "Held", "OnlyCopy", "NotHeld"):
         raise LeaseRefused(ref, failure.message, failure.next)
-    raise BadArgument("REF", ref, failure.message, failure.next)
+    name, value = {"BadJob": ("--job", facts.get("job")), "BadTime": ("--for", facts.get("seconds"))}.get(
+        failure.error, ("REF", ref)
+    )
+    raise BadArgument(name, value, failure.message, failure.next)
 
 
 def _asked(app: App, server: str | None, path: str) -> Status:
