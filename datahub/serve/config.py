@@ -87,7 +87,7 @@ def tokens_of(config: ServeConfig) -> Tokens:
     """Raises `BadArgument` for a file that cannot be read, holds none, or holds short ones."""
     read = _tokens(config.token_file, "--token-file")
     admin = _tokens(config.admin_token_file, "--admin-token-file")
-    return Tokens(read, admin, trusting=_loopback(config.host))
+    return Tokens(read, admin, trusting=loopback(config.host))
 
 
 def cache_folder(config: ServeConfig, settings: Settings) -> Path:
@@ -98,7 +98,7 @@ def _check(config: ServeConfig) -> None:
     if bool(config.cert) != bool(config.key):
         given, missing = ("--cert", "--key") if config.cert else ("--key", "--cert")
         raise BadArgument(given, str(config.cert or config.key), f"TLS needs {missing} too")
-    if not (config.token_file or config.insecure or _loopback(config.host)):
+    if not (config.token_file or config.insecure or loopback(config.host)):
         hint = "give --token-file FILE, or --insecure for a network where everybody may read"
         raise BadArgument("--host", config.host, "serves others than this machine without a token", hint)
     for name, low, high in (("port", 0, 65535), ("workers", 1, 256), ("connections", 1, 1_000_000)):
@@ -124,7 +124,7 @@ def _check_cache(config: ServeConfig) -> None:
         raise BadArgument("--scrub-rate", config.scrub_rate, "must be a number of bytes a second, 0 for none")
 
 
-def _loopback(host: str) -> bool:
+def loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:

@@ -155,6 +155,8 @@ def test_who_may_change_something(start, home):
     assert here.ask("/v1/datasets", "POST").status == 405
     assert here.ask("/v1/jobs/x", "DELETE", Origin="http://evil.example").status == 403
     assert here.ask("/v1/jobs/x", "DELETE", Origin=here.url).status == 404
+    # Its name may come to stand for this machine's address.
+    assert here.ask("/v1/jobs/x", "DELETE", Origin="http://evil.example", Host="evil.example").status == 403
     assert tokens_of(ServeConfig(host="0.0.0.0", insecure=True)).trusting is False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+from pathlib import Path
 
 import fsspec
 import pandas
@@ -22,6 +23,16 @@ def registered():
     """As the entry points of an installed datahub do."""
     for protocol in ServedFileSystem.protocol:
         fsspec.register_implementation(protocol, ServedFileSystem, clobber=True)
+
+
+def test_what_is_installed_names_it():
+    from importlib import import_module
+    from tomllib import loads
+
+    project = loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    for protocol in ServedFileSystem.protocol:
+        module, _, name = project["entry-points"]["fsspec.specs"][protocol].partition(":")
+        assert getattr(import_module(module), name) is ServedFileSystem
 
 
 @pytest.fixture
