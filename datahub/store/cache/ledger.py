@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datahub.core.processes import boot, gone
-from datahub.store.cache.policy import Entry
+from datahub.store.cache.policy import AHEAD, Entry
 
 NAME = "ledger-1.sqlite"
 """The number is the form of the tables: another version keeps books, and blocks, of its own."""
@@ -170,9 +170,10 @@ class Ledger:
     def used(self, times: Mapping[str, tuple[float, str]]) -> None:
         """Key -> (when it was read, for which tag)."""
         self._many(
-            "UPDATE block SET used = max(used, ?), tag = CASE WHEN tag IN (SELECT tag FROM hold) THEN tag ELSE ? END"
+            "UPDATE block SET used = CASE WHEN used > ? THEN ? ELSE max(used, ?) END,"
+            " tag = CASE WHEN tag IN (SELECT tag FROM hold) THEN tag ELSE ? END"
             " WHERE key = ? AND owner IS NULL",
-            ((when, tag, key) for key, (when, tag) in times.items()),
+            ((when + AHEAD, when, when, tag, key) for key, (when, tag) in times.items()),
         )
 
     def used_at(self, keys: Iterable[str]) -> dict[str, float]:

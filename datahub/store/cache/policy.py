@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 IDLE = 600.0
 """Seconds after which a dataset that nobody read is not in use."""
 HOT = 10.0
 """Seconds during which a block that was read is likely to be read on."""
+
+AHEAD = 60.0
+"""Seconds by which a time may be ahead of the clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ def dispensable(
     ``lru``: least recently used first, whatever it belongs to. ``due``: seconds until announced blocks are read,
     ``inf`` for those that no job will ask for.
     """
-    free = [entry for entry in entries if entry.key not in wanted and entry.tag not in held]
+    free = [_settled(entry, now) for entry in entries if entry.key not in wanted and entry.tag not in held]
     if lru:
         return sorted(free, key=lambda entry: (entry.used, entry.key))
     latest: dict[str, float] = {}
@@ -55,6 +58,11 @@ def dispensable(
         latest[entry.tag] = max(entry.used, latest.get(entry.tag, entry.used))
     coming = due or {}
     return sorted(free, key=lambda entry: _rank(entry, latest[entry.tag], now, coming.get(entry.key)))
+
+
+def _settled(entry: Entry, now: float) -> Entry:
+    """A time that is still to come was told by a clock that was set back since: it says nothing."""
+    return entry if entry.used <= now + AHEAD else replace(entry, used=0.0)
 
 
 def _rank(entry: Entry, latest: float, now: float, due: float | None) -> tuple[int, float, str]:

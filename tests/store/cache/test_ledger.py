@@ -33,3 +33,13 @@ def test_processes_that_open_new_books_at_once_all_get_them(tmp_path):
         for process in processes:
             process.join(30)
     assert seen == ["opened"] * len(seen)
+
+
+def test_a_block_that_is_read_after_the_clock_was_set_back_was_read_then(tmp_path):
+    ledger, now, key = Ledger(tmp_path), 1_000_000.0, "a" * 64
+    with ledger.changing():
+        ledger.reserve(key, 9, "tag", "", now, now)
+        ledger.whole(key, now + 86400, 0, 0, "")
+        for read, noted in ((now, now), (now - 5, now), (now + 5, now + 5)):
+            ledger.used({key: (read, "tag")})
+            assert [each.used for each in ledger.entries()] == [noted]

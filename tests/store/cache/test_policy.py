@@ -30,6 +30,13 @@ def test_all_but_the_wanted_may_go_once_each(found, data):
     assert sorted(e.key for e in order) == sorted(e.key for e in found if e.key not in wanted)
 
 
+def test_times_of_a_clock_that_was_set_back_say_nothing():
+    """Blocks that were read "tomorrow" go before those that are read today."""
+    found = [Entry("old", 1, "a", NOW + 86400), Entry("new", 1, "a", NOW - 1), Entry("other", 1, "b", NOW - 2)]
+    for lru in (False, True):
+        assert [each.key for each in dispensable(found, (), NOW, lru=lru)] == ["old", "other", "new"]
+
+
 @given(entries)
 def test_idle_datasets_go_first_and_what_is_hot_last(found):
     order = dispensable(found, (), NOW)
