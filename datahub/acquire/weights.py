@@ -13,7 +13,7 @@ from datahub.acquire.policy import RetryPolicy
 from datahub.acquire.running import run
 from datahub.core import atomic
 from datahub.core.digests import Digest, of_file
-from datahub.core.errors import BadArgument, from_oserror
+from datahub.core.errors import BadArgument, DigestMismatch, from_oserror
 from datahub.core.events import Listener, ignore
 from datahub.core.settings import Settings
 from datahub.registry.schema import File
@@ -61,10 +61,13 @@ def check_name(path: Path) -> None:
     if match is None or match[1].isdecimal():
         return
     try:
-        found = of_file(path)
+        (found,) = of_file(path).digests()
     except OSError as error:
         raise from_oserror(error, path) from error
-    found.check(str(path), [Digest("sha256", match[1])])
+    wanted = Digest("sha256", match[1])
+    if not wanted.fits(found):
+        hint = "fetch it again, or give a file of your own another name"
+        raise DigestMismatch(str(path), str(wanted), str(found), hint)
 
 
 def _item(file: File, target: Path, settings: Settings) -> Item:
