@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -128,6 +129,7 @@ int main(int argc, char **argv) {
         idle[free_++] = &all[i];
     }
     long begun = 0, started = 0, ended = 0;
+    prctl(PR_SET_TIMERSLACK, 1);
     double start = now(), last = start;
     while (ended < total) {
         while (begun < total && free_ && start + begun / rate <= now()) {
@@ -136,7 +138,10 @@ int main(int argc, char **argv) {
             ask(c, host, argv + 9, paths, range, ranges);
         }
         struct epoll_event events[64];
-        int count = epoll_wait(poll, events, 64, 0);
+        double left = free_ && begun < total ? start + begun / rate - now() : 0.1;
+        long pause = left > 0 ? (long)(1e9 * (left < 0.1 ? left : 0.1)) : 0;
+        struct timespec most = {0, pause};
+        int count = epoll_pwait2(poll, events, 64, &most, NULL);
         for (int i = 0; i < count; i++) {
             Connection *c = events[i].data.ptr;
             if (!c->busy) fail("bytes that nobody asked for");
