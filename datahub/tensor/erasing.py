@@ -13,6 +13,7 @@ from datahub.core.errors import BadArgument
 from datahub.tensor.checks import interval, number, numbers, probability
 from datahub.tensor.drawn import Drawn, Plan
 from datahub.tensor.draws import Draws
+from datahub.tensor.pieces import moved
 
 TRIES = 10
 """Boxes that are drawn before an image is left as it is (torchvision's number)."""
@@ -83,7 +84,7 @@ class RandomErasing(Drawn):
 
     def _blank(self, images: torch.Tensor) -> torch.Tensor:
         values = self.value if images.is_floating_point() else [min(max(round(each), 0), 255) for each in self.value]
-        return torch.tensor(values, dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
+        return moved(torch.tensor(values, dtype=images.dtype), images).view(1, -1, 1, 1)
 
 
 def _values(value: Any) -> tuple[float, ...]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from datahub.core.errors import BadArgument
 from datahub.tensor.checks import number, numbers, whole
 from datahub.tensor.draws import Draws
-from datahub.tensor.pieces import images_a_piece, on_cpu, parts
+from datahub.tensor.pieces import images_a_piece, moved, on_cpu, parts
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -47,7 +47,7 @@ class Mixture(NamedTuple):
 
     def boxes(self, width: int, height: int) -> torch.Tensor:
         """int64 ``(B, 4)``: left, top, right and bottom, within the image."""
-        size = torch.tensor([width, height], device=self.half.device)
+        size = moved(torch.tensor([width, height]), self.half)
         half, middle = (self.half[:, None] * size).long(), (self.middle * size).long()
         return torch.cat([(middle - half).clamp(min=0), torch.minimum(middle + half, size)], dim=1)
 

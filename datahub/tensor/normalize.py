@@ -81,7 +81,7 @@ class Normalize(BatchTransform):
         batch, channels, height, width = images.shape
         self._check(channels)
         if images.device.type != "cpu":
-            found = self.looked_up(dtype, channels).to(images.device)
+            found = self.looked_up(dtype, channels).to(images.device, non_blocking=True)
             return moved(images.contiguous(), None, None, table=found)
         tables = self._lookup(dtype)
         out = torch.empty(images.shape, dtype=dtype)

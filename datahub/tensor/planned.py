@@ -14,6 +14,7 @@ from datahub.tensor.drawn import Drawn, Plan
 from datahub.tensor.draws import Draws
 from datahub.tensor.moves import Move, Moves, chained
 from datahub.tensor.normalize import Normalize
+from datahub.tensor.pieces import moved
 
 Image = tuple[int, int, int]
 """Channels, height, width."""
@@ -115,7 +116,7 @@ def _moved(
     found = found.gather(3, columns[:, None, None, :].expand(-1, channels, tall, -1))
     if not window.cropped or window.mode != "constant":
         return found
-    fill = torch.tensor(window.fill, dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
+    fill = moved(torch.tensor(window.fill, dtype=images.dtype), images).view(1, -1, 1, 1)
     return torch.where(inside[:, None], found, fill)
 
 
@@ -137,5 +138,5 @@ def _folded(places: torch.Tensor, length: int, mode: str) -> torch.Tensor:
 
 
 def _normalized(part: Normalize, images: torch.Tensor) -> torch.Tensor:
-    mean, std = (torch.tensor(each, device=images.device).view(1, -1, 1, 1) for each in (part.mean, part.std))
+    mean, std = (moved(torch.tensor(each), images).view(1, -1, 1, 1) for each in (part.mean, part.std))
     return (images.float().mul(1 / 255) - mean) / std

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from datahub.tensor.pieces import on_cpu
+from datahub.tensor.pieces import moved, on_cpu
 
 Floats = NDArray[np.float64]
 Fill = tuple[float, ...] | None
@@ -117,4 +117,4 @@ def _mixed(images: torch.Tensor, grid: torch.Tensor, fill: Fill) -> torch.Tensor
 
 
 def _filling(images: torch.Tensor, fill: tuple[float, ...]) -> torch.Tensor:
-    return torch.tensor(fill, device=images.device).view(1, -1, 1, 1)
+    return moved(torch.tensor(fill), images).view(1, -1, 1, 1)

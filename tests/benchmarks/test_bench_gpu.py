@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from datahub.loader.getting import pack
-from tests.benchmarks import bench_gpu
+from tests.benchmarks import _gpu_data, _gpu_rows, bench_gpu
 from tests.benchmarks._gpu_peers import PEERS, Missing
 
 
@@ -20,26 +20,49 @@ def bench(tmp_path_factory) -> bench_gpu.Bench:
     made = bench_gpu.Bench(argparse.Namespace(small=True, work=work, rounds=1, device="cpu"))
     folder = work / "folder" / "class0"
     folder.mkdir(parents=True)
-    for row, data in enumerate(bench_gpu.drawn(4, small=True)):
+    for row, data in enumerate(_gpu_data.drawn(4, small=True)):
         (folder / f"{row}.jpg").write_bytes(data)
     pack(f"imagefolder:{folder.parent}", "gpubench@1/published", settings=made.settings(), jobs=1)
-    bench_gpu._cifar(made)
+    _gpu_data.small_images(made)
     return made
 
 
 @pytest.mark.filterwarnings("ignore:The image decoding")  # a peer uses what torchvision retires
-@pytest.mark.parametrize("row", ["published", "torchvision", "kernel", "cifar"])
+@pytest.mark.parametrize("row", ["device", "published", "torchvision", "kernel", "cifar"])
 def test_rows(bench, row):
-    found = bench_gpu.row_of(bench, row)
-    assert found["microseconds" if row == "kernel" else "images_s"] > 0
+    found = _gpu_rows.row_of(bench, row)
+    assert found[{"kernel": "microseconds", "device": "copy_gb_s"}.get(row, "images_s")] > 0
+    assert found.get("is_the_reference", True) and not found.get("refused")
+
+
+def options(bench, **more) -> argparse.Namespace:
+    common = {"work": bench.work, "device": "cpu", "rounds": 1, "small": True, "minutes": 8.0}
+    return argparse.Namespace(**{**common, **more})
+
+
+def test_a_row_that_fails_says_so_and_is_all_that_fails(bench, tmp_path):
+    found = bench_gpu.told("published", options(bench, work=tmp_path / "nothing"), 60.0)
+    assert found["row"] == "published" and "skipped" not in found and found["failed"]
+    assert "NotInStore" in str(found["failed"]) or "not" in str(found["failed"])
+
+
+def test_no_row_begins_when_time_is_up(bench):
+    assert "--minutes 8 are over" in bench_gpu.told("kernel", options(bench), 0.0)["skipped"]
+
+
+def test_what_was_asked_for_stands_beside_what_came_of_it():
+    rows = {"published": {"images_s": 900}, "tiled share=0.5": {"images_s": 1200}, "torchvision": {"images_s": 400}}
+    rows |= {"dali": {"skipped": "not here"}, "kernel": {"share_of_copy": 0.8}, "step": {"failed": ["..."]}}
+    assert bench_gpu.reached(rows) == {"ours_of_torchvision": [3.0, 2.0], "kernel": [0.8, 0.7]}
+    assert bench_gpu.reached({"step": {"failed": "..."}}) == {}
 
 
 def test_what_is_not_here_says_why(bench):
     for name in set(PEERS) - {"torchvision"}:
         with pytest.raises(Missing):
-            bench_gpu.peer(bench, name)
+            _gpu_rows.peer(bench, name)
     with pytest.raises(Missing, match="jpegtran"):
-        bench_gpu.row_of(bench, "tiled")
+        _gpu_rows.row_of(bench, "tiled")
 
 
 def test_help(monkeypatch, capsys):

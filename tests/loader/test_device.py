@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from PIL import Image
 from datahub.core.errors import BadArgument, DamagedSample, DeviceOutOfMemory, WorkerDied
 from datahub.core.settings import Settings
 from datahub.loader.device import CudaOptions, backend_of
+from datahub.loader.getting import pack
 from datahub.loader.opening import open_dataset
 from datahub.loader.ring import Ring
 from datahub.loader.streaming import StreamingLoader
@@ -355,3 +358,106 @@ def test_a_card_that_is_full(photos):
     finally:
         del held
         torch.cuda.empty_cache()
+
+
+CARD = {"transform": TRAIN, "dtype": torch.bfloat16, "channels_last": True, "batch_size": 5, "prefetch": 3}
+
+
+def epochs(made: StreamingLoader, count: int = 1) -> list[dict]:
+    return [gathered(batch) for _ in range(count) for batch in made]
+
+
+@pytest.mark.gpu
+@needs_card
+def test_a_card_is_resumed_and_asked_again_bit_for_bit(photos):
+    with loader(photos, device="cuda", **CARD) as made:
+        wanted = epochs(made, 2)
+        assert same(gathered(made.at(0, 1)), wanted[1])
+    with loader(photos, device="cuda", **CARD) as made:
+        state = made.state_of(next(iter(made)))
+    with loader(photos, device="cuda", num_workers=0, **CARD) as made:
+        made.load_state_dict(state)
+        assert all(map(same, epochs(made, 2), wanted[1:], strict=False))
+
+
+@pytest.mark.gpu
+@needs_card
+def test_two_loaders_at_once_on_one_card(photos, home):
+    """Each with threads and lanes of its own, one decoding, one resident, batch by batch in turn."""
+    resident = {"transform": CIFAR, "residency": "device", "batch_size": 7}
+    with loader(photos, device="cuda", **CARD) as first, loader(home, "tiny", device="cuda", **resident) as second:
+        wanted = epochs(first), epochs(second)
+        found: tuple[list, list] = ([], [])
+        for one, other in zip(first, second, strict=False):
+            found[0].append(gathered(one))
+            found[1].append(gathered(other))
+    with loader(photos, device="cuda", **CARD) as first, loader(home, "tiny", device="cuda", **resident) as second:
+        assert all(map(same, epochs(first), wanted[0])) and all(map(same, epochs(second), wanted[1]))
+        assert all(map(same, epochs(first), found[0])) and all(map(same, epochs(second), found[1]))
+
+
+@pytest.mark.gpu
+@needs_card
+def test_nothing_synchronises_the_callers_stream(photos, home):
+    """Not for torch, which would raise; nor for the caller, whose stream is busy while batches come."""
+    resident = {"transform": CIFAR, "residency": "device", "batch_size": 5, "prefetch": 3}
+    for settings_, ref, options in ((photos, "photos", CARD), (home, "tiny", resident)):
+        with loader(settings_, ref, device="cuda", **options) as made:
+            epochs(made)  # kernels are compiled, memory is taken
+            torch.cuda.synchronize()
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                torch.cuda._sleep(8_000_000_000)  # seconds
+                last = torch.cuda.Event()
+                last.record()
+                seen = [batch["image"].shape[0] for batch in made]
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            assert not last.query(), "the caller's stream was waited for"
+            assert sum(seen) == len(made.split)
+            torch.cuda.synchronize()
+
+
+@pytest.mark.gpu
+@needs_card
+def test_a_card_is_left_in_the_middle(photos):
+    """Loops that end early leave no thread, no lane's work, and no memory but what PyTorch keeps."""
+    before = torch.cuda.memory_allocated()
+    for _ in range(3):
+        made = loader(photos, device="cuda", **CARD)
+        image = next(iter(made))["image"]
+        made.close()
+        assert torch.isfinite(image.float()).all()
+        del image, made
+    assert no_threads()
+    torch.cuda.synchronize()
+    assert torch.cuda.memory_allocated() <= before + (1 << 20)
+
+
+@pytest.mark.gpu
+@needs_card
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_card_that_is_not_the_current_one(photos):
+    assert torch.cuda.current_device() == 0
+    with loader(photos, device="cuda:0", **CARD) as made:
+        wanted = epochs(made)
+    with loader(photos, device="cuda:1", **CARD) as made:
+        for batch, other in zip(made, wanted, strict=True):
+            assert batch["image"].device == torch.device("cuda", 1)
+            assert same(gathered(batch), other)
+    assert torch.cuda.current_device() == 0
+
+
+@pytest.mark.gpu
+@needs_card
+def test_a_card_cuts_what_is_tiled(photos):
+    """Bitstreams cut to their crops decode, on the card, to what whole ones do within the decoder's rounding."""
+    if shutil.which("jpegtran") is None:
+        pytest.skip("jpegtran, which tiles, is not on the PATH")
+    pack("photos@1/published", "photos@1/tiled", settings=photos, jobs=1)
+    transform = Compose([RandomResizedCrop(20), RandomHorizontalFlip()])
+    with loader(photos, "photos@1/tiled", device="cuda", transform=transform) as there:
+        with loader(photos, "photos@1/tiled", transform=transform) as here:
+            for wanted, found in zip(here, there, strict=True):
+                assert (found["image"].cpu().int() - wanted["image"].int()).abs().float().mean() < LEVELS
+        assert there.stats()["refused"] == 0, "the card's decoder refuses JPEGs with restart markers"

@@ -57,7 +57,7 @@ class Cargo:
         """``numbers`` on the device, in the lane's order. There is room for them once."""
         staged = self._stage[self._room : self._room + numbers.nbytes]
         if len(staged) < numbers.nbytes:
-            return torch.from_numpy(numbers).to(device)
+            return torch.from_numpy(numbers).to(device, non_blocking=True)
         self._room += numbers.nbytes
         found = staged.view(torch.int64).view(numbers.shape)
         found.copy_(torch.from_numpy(numbers))

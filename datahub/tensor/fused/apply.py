@@ -50,7 +50,7 @@ def resample(
 
     def launch() -> None:
         numbers = described(images, regions, limits)
-        given = torch.from_numpy(numbers).to(device) if upload is None else upload(numbers)
+        given = torch.from_numpy(numbers).to(device, non_blocking=True) if upload is None else upload(numbers)
         _launch(regions, given, lookup, channels_last, out)
 
     if not LAUNCHER.made(launch, device.type, kernel):

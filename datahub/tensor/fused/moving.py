@@ -60,7 +60,7 @@ def moved(
     channels = pixels.shape[1]
     size, mode = ((pixels.shape[2], pixels.shape[3]), "constant") if moves is None else (moves.size, moves.mode)
     numbers = _described(count, channels, rows, moves)
-    given = torch.from_numpy(numbers).to(pixels.device) if upload is None else upload(numbers)
+    given = torch.from_numpy(numbers).to(pixels.device, non_blocking=True) if upload is None else upload(numbers)
     form = torch.channels_last if channels_last else torch.contiguous_format
     dtype = torch.uint8 if table is None else table.dtype
     out = torch.empty((count, channels, *size), dtype=dtype, device=pixels.device, memory_format=form)
