@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -360,6 +362,10 @@ def test_a_card_that_is_full(photos):
         torch.cuda.empty_cache()
 
 
+ON_CARD = (pytest.mark.gpu, needs_card)
+CARDS = pytest.mark.parametrize(
+    "card", [pytest.param(Rehearsal, id="rehearsal"), pytest.param(lambda: "cuda", id="card", marks=ON_CARD)]
+)
 CARD = {"transform": TRAIN, "dtype": torch.bfloat16, "channels_last": True, "batch_size": 5, "prefetch": 3}
 
 
@@ -367,31 +373,30 @@ def epochs(made: StreamingLoader, count: int = 1) -> list[dict]:
     return [gathered(batch) for _ in range(count) for batch in made]
 
 
-@pytest.mark.gpu
-@needs_card
-def test_a_card_is_resumed_and_asked_again_bit_for_bit(photos):
-    with loader(photos, device="cuda", **CARD) as made:
+@CARDS
+def test_a_card_is_resumed_and_asked_again_bit_for_bit(card, photos):
+    with loader(photos, device=card(), **CARD) as made:
         wanted = epochs(made, 2)
         assert same(gathered(made.at(0, 1)), wanted[1])
-    with loader(photos, device="cuda", **CARD) as made:
+    with loader(photos, device=card(), **CARD) as made:
         state = made.state_of(next(iter(made)))
-    with loader(photos, device="cuda", num_workers=0, **CARD) as made:
+    with loader(photos, device=card(), num_workers=0, **CARD) as made:
         made.load_state_dict(state)
-        assert all(map(same, epochs(made, 2), wanted[1:], strict=False))
+        found = epochs(made, 2)
+    assert len(found) >= len(wanted) - 1 and all(map(same, found, wanted[1:]))
 
 
-@pytest.mark.gpu
-@needs_card
-def test_two_loaders_at_once_on_one_card(photos, home):
+@CARDS
+def test_two_loaders_at_once_on_one_card(card, photos, home):
     """Each with threads and lanes of its own, one decoding, one resident, batch by batch in turn."""
     resident = {"transform": CIFAR, "residency": "device", "batch_size": 7}
-    with loader(photos, device="cuda", **CARD) as first, loader(home, "tiny", device="cuda", **resident) as second:
+    with loader(photos, device=card(), **CARD) as first, loader(home, "tiny", device=card(), **resident) as second:
         wanted = epochs(first), epochs(second)
         found: tuple[list, list] = ([], [])
         for one, other in zip(first, second, strict=False):
             found[0].append(gathered(one))
             found[1].append(gathered(other))
-    with loader(photos, device="cuda", **CARD) as first, loader(home, "tiny", device="cuda", **resident) as second:
+    with loader(photos, device=card(), **CARD) as first, loader(home, "tiny", device=card(), **resident) as second:
         assert all(map(same, epochs(first), wanted[0])) and all(map(same, epochs(second), wanted[1]))
         assert all(map(same, epochs(first), found[0])) and all(map(same, epochs(second), found[1]))
 
@@ -403,7 +408,10 @@ def test_nothing_synchronises_the_callers_stream(photos, home):
     resident = {"transform": CIFAR, "residency": "device", "batch_size": 5, "prefetch": 3}
     for settings_, ref, options in ((photos, "photos", CARD), (home, "tiny", resident)):
         with loader(settings_, ref, device="cuda", **options) as made:
-            epochs(made)  # kernels are compiled, memory is taken
+            for _ in range(4):  # kernels are compiled, and every lane has memory for every batch
+                made.set_epoch(0)
+                epochs(made)
+            made.set_epoch(0)
             torch.cuda.synchronize()
             torch.cuda.set_sync_debug_mode("error")
             try:
@@ -430,7 +438,9 @@ def test_a_card_is_left_in_the_middle(photos):
         assert torch.isfinite(image.float()).all()
         del image, made
     assert no_threads()
+    gc.collect()
     torch.cuda.synchronize()
+    torch.empty(1, device="cuda")  # PyTorch looks for memory that streams are done with when it is asked for some
     assert torch.cuda.memory_allocated() <= before + (1 << 20)
 
 
@@ -448,16 +458,17 @@ def test_a_card_that_is_not_the_current_one(photos):
     assert torch.cuda.current_device() == 0
 
 
-@pytest.mark.gpu
-@needs_card
-def test_a_card_cuts_what_is_tiled(photos):
+@CARDS
+def test_a_card_cuts_what_is_tiled(card, photos):
     """Bitstreams cut to their crops decode, on the card, to what whole ones do within the decoder's rounding."""
     if shutil.which("jpegtran") is None:
         pytest.skip("jpegtran, which tiles, is not on the PATH")
-    pack("photos@1/published", "photos@1/tiled", settings=photos, jobs=1)
+    ref = open_dataset("photos", photos).ref
+    tiled = str(replace(ref, variant="tiled"))
+    pack(str(ref), tiled, settings=photos, jobs=1)
     transform = Compose([RandomResizedCrop(20), RandomHorizontalFlip()])
-    with loader(photos, "photos@1/tiled", device="cuda", transform=transform) as there:
-        with loader(photos, "photos@1/tiled", transform=transform) as here:
+    with loader(photos, tiled, device=card(), transform=transform) as there:
+        with loader(photos, tiled, transform=transform) as here:
             for wanted, found in zip(here, there, strict=True):
                 assert (found["image"].cpu().int() - wanted["image"].int()).abs().float().mean() < LEVELS
         assert there.stats()["refused"] == 0, "the card's decoder refuses JPEGs with restart markers"

@@ -19,7 +19,7 @@ import torchvision.io  # registers the operators
 
 from datahub.core.errors import BadArgument
 from datahub.tensor.device.lanes import Undecodable
-from datahub.tensor.device.memory import is_out_of_memory
+from datahub.tensor.device.memory import is_out_of_memory, memory_of
 
 Kind = Literal["auto", "torchvision", "nvimgcodec", "host"]
 KINDS = ("auto", "torchvision", "nvimgcodec", "host")
@@ -132,7 +132,8 @@ def _torchvision_decodes(index: int) -> bool:
     device = torch.device("cuda", index)
     probe = torch.frombuffer(bytearray(simplejpeg.encode_jpeg(np.zeros((16, 16, 3), np.uint8))), dtype=torch.uint8)
     try:
-        TorchvisionDecoder().decode([probe], 3, device, torch.cuda.current_stream(device))
+        with memory_of(device):
+            TorchvisionDecoder().decode([probe], 3, device, torch.cuda.current_stream(device))
     except Undecodable:
         return False
     return True

@@ -51,7 +51,9 @@ def resample(
     def launch() -> None:
         numbers = described(images, regions, limits)
         given = torch.from_numpy(numbers).to(device, non_blocking=True) if upload is None else upload(numbers)
-        _launch(regions, given, lookup, channels_last, out)
+        # Triton launches on the thread's current device.
+        with torch.cuda.device_of(out):  # type: ignore[no-untyped-call]
+            _launch(regions, given, lookup, channels_last, out)
 
     if not LAUNCHER.made(launch, device.type, kernel):
         reference.resample(images, regions, limits, table, out)

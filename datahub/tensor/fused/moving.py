@@ -6,7 +6,6 @@ What `datahub.tensor.windows` does on the host, for tensors on any device: with 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -66,7 +65,12 @@ def moved(
     out = torch.empty((count, channels, *size), dtype=dtype, device=pixels.device, memory_format=form)
     if not out.numel():
         return out
-    launch = partial(_launch, pixels, given, MODES[mode], table, channels_last, out)
+
+    def launch() -> None:
+        # Triton launches on the thread's current device.
+        with torch.cuda.device_of(out):  # type: ignore[no-untyped-call]
+            _launch(pixels, given, MODES[mode], table, channels_last, out)
+
     if not LAUNCHER.made(launch, pixels.device.type, kernel):
         _in_torch(pixels, given[: count * FIELDS].view(count, FIELDS), given[count * FIELDS :], mode, table, out)
     return out
