@@ -47,7 +47,9 @@ def ours(bench: Bench, row: str) -> dict[str, Any]:
             how = next(line for line in made.explain().splitlines() if line.startswith("device: "))
             return {**found, "stats": _stages(stats), "refused": stats["refused"], "how": how}
     except NotInStore as error:
-        raise Missing("jpegtran is not on the PATH, which tiles") from error
+        if variant == "published":
+            raise
+        raise Missing("was not packed: jpegtran is not on the PATH, or failed") from error
     except BadArgument as error:
         raise Missing(str(error)) from error
 
