@@ -157,7 +157,9 @@ def said(**facts: Any) -> None:
 
 def figure(o: Any, settings: Settings, work: Path, size: int) -> None:
     folder = datahub.open(REF, settings).path.parents[2]
-    for clients, limit in (("their own cache", None), ("none to speak of", size // 10)):
+    for clients, limit in {"own": None, "small": size // 10}.items():
+        if o.clients not in (None, clients):
+            continue
         with origin(folder, o.rate) as slow, server(work, slow) as serving, tempfile.TemporaryDirectory(dir=work) as at:
             far = Settings(home=Path(at) / "far")
             served = [
@@ -185,8 +187,10 @@ def figure(o: Any, settings: Settings, work: Path, size: int) -> None:
 
 def foresight(o: Any, settings: Settings, work: Path, size: int) -> None:
     folder = datahub.open(REF, settings).path.parents[2]
-    cases = (("lru", "lru", False), ("epoch", "epoch", False), ("epoch, announced", "epoch", True))
+    cases = (("lru", "lru", False), ("epoch", "epoch", False), ("announced", "epoch", True))
     for name, policy, announce in cases:
+        if o.policy not in (None, name):
+            continue
         options = ("--quota", str(size // 2), "--policy", policy)
         with (
             origin(folder, 0) as fast,
@@ -219,6 +223,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--pace", type=float, default=1000.0, help="images a second of each job in foresight")
+    parser.add_argument("--clients", choices=("own", "small"), help="figure: only with such caches of their own")
+    parser.add_argument("--policy", choices=("lru", "epoch", "announced"), help="foresight: only this one")
     parser.add_argument("--encoded", action="store_true", help="figure: hand out bytes, do not decode")
     parser.add_argument("--only", choices=("figure", "foresight"))
     parser.add_argument("--work", type=Path)

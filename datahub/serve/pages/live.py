@@ -45,7 +45,10 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class JobNow:
-    """``waiting``: the share of the time that its requests waited for blocks, summed over all that ran at once."""
+    """``waiting``: the share of the time that its requests waited for blocks, summed over all that ran at once.
+
+    ``hit_rate``: of the pieces of its bodies that were here when they were asked for; None where it asked for none.
+    """
 
     job: Job
     progress: float | None
@@ -53,6 +56,7 @@ class JobNow:
     sent: float
     waited: float
     waiting: float
+    hit_rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,7 @@ class Pulse:
     def _job(self, job: Job, cached: Mapping[str, int], new: Reading, old: Reading, span: float) -> JobNow:
         waited = new.of("datahub_job_wait_seconds_total", job.job)
         before = old.of("datahub_job_wait_seconds_total", job.job)
+        hits, misses = (new.of(f"datahub_job_{name}_total", job.job) for name in ("hits", "misses"))
         samples, here = None, None
         variant = next((each for each in self._server.library.variants() if str(each.ref) == job.dataset), None)
         if variant is not None:
@@ -137,6 +142,7 @@ class Pulse:
             sent=new.of("datahub_job_bytes_total", job.job),
             waited=waited,
             waiting=max(0.0, waited - before) / span,
+            hit_rate=hits / (hits + misses) if hits + misses else None,
         )
 
 
@@ -178,7 +184,7 @@ def _job_row(each: JobNow) -> list[str]:
         f"{job.dataset} {job.split}",
         f"epoch {job.epoch}, " + (f"{each.progress:.0%}" if each.progress is not None else f"{job.position:,}"),
         "unknown" if each.here is None else f"{each.here:.0%}",
-        format_bytes(each.sent),
+        format_bytes(each.sent) + (f", {each.hit_rate:.0%} hits" if each.hit_rate is not None else ""),
         f"{each.waited:,.1f} s",
         _where(each),
     ]
