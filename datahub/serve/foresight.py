@@ -140,7 +140,8 @@ class Reads:
             begins, slots = line.slot_of(positions, batch)
             rows = blocks.rows(line, positions)
             found += self._keys(layout, rows, np.minimum(begins + slots, self.size - 1))
-        self._keyed = np.unique(np.concatenate(found))
+        self._keyed = np.concatenate(found)
+        self._keyed.sort()  # not np.unique, which may keep the interpreter to itself for a second
         """Block * span + position of each read, ascending."""
 
     def _keys(self, layout: Layout, rows: Int, when: Int) -> list[Int]:

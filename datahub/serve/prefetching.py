@@ -34,9 +34,9 @@ from datahub.wire.messages import Job
 
 Look = Callable[[Ref], Awaitable[Variant | None]]
 
-EVERY = 2.0
-"""Seconds between two rounds; more, where a round costs more than a `SHARE` of them."""
-SHARE = 0.05
+EVERY, RARELY = 2.0, 10.0
+"""Seconds between two rounds; more, up to the second, where a round costs more than a `SHARE` of them."""
+SHARE = 0.1
 DEPTH = 8 << 30
 """Bytes ahead of each job that are wanted and brought, at most; of all jobs together at most half of the cache."""
 AT_ONCE, BESIDE = 4, 1
@@ -116,7 +116,7 @@ class Prefetcher:
         found = [(job, shards) for job in jobs if (shards := await self._shards(job, look)) is not None]
         queues = await asyncio.to_thread(self._foresee, found)
         ended = time.monotonic()
-        await self._bring(queues, ended + max(EVERY, (ended - began) / SHARE))
+        await self._bring(queues, ended + max(EVERY, min(RARELY, (ended - began) / SHARE)))
 
     # -- what jobs read -------------------------------------------------------------------------------------------
 

@@ -6,9 +6,10 @@ sends ``--rate`` bytes a second to all together.
     python tests/benchmarks/bench_jobs.py --images DIR [--repeat 16] [--rounds 3] [--only figure|foresight] [--work DIR]
 
 ``figure``: job one reads an epoch from the origin, job two then reads nothing from it; then both at once, warm, beside
-the same two on local disk, in turns; with the clients' own caches (as by default), and with ones so small that every
-epoch comes from the server. ``foresight``: the server's cache holds half of the dataset, the clients' a tenth; bytes
-from the origin in each epoch of two jobs by policy lru, by policy epoch without announcements, and with them.
+the same two on local disk, in turns; with clients that keep everything (the default), that keep two fifths and read
+blocks, and that keep a tenth and read sample by sample. ``foresight``: the server's cache holds half of the dataset,
+the clients' a tenth; bytes from the origin in each epoch of two jobs by policy lru, by policy epoch without
+announcements, and with them.
 ``--work`` keeps the packed dataset for another run. Prints one JSON line a measurement.
 """
 
@@ -79,11 +80,16 @@ class Job:
         facts |= {"announce": True, "window": 4, "decode": True, "seed": 0, "pace": 0} | more
         command = [sys.executable, "-c", JOB, json.dumps(facts)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._ready = False
+
+    def ready(self) -> None:
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = "ready\n" if self._ready else self._process.stdout.readline()
         assert line == "ready\n", line
+        self._ready = True
 
     def begin(self) -> None:
+        self.ready()
         assert self._process.stdin is not None
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
@@ -147,6 +153,8 @@ def from_origin(url: str) -> float:
 def together(jobs: list[Job]) -> float:
     """Images a second of all of them, each through an epoch at once."""
     for each in jobs:
+        each.ready()
+    for each in jobs:
         each.begin()
     return sum(each.ended() for each in jobs)
 
@@ -157,22 +165,24 @@ def said(**facts: Any) -> None:
 
 def figure(o: Any, settings: Settings, work: Path, size: int) -> None:
     folder = datahub.open(REF, settings).path.parents[2]
-    for clients, limit in {"own": None, "small": size // 10}.items():
+    for clients, (limit, window) in {"own": (None, 4), "part": (size * 2 // 5, 1), "small": (size // 10, 4)}.items():
         if o.clients not in (None, clients):
             continue
         with origin(folder, o.rate) as slow, server(work, slow) as serving, tempfile.TemporaryDirectory(dir=work) as at:
             far = Settings(home=Path(at) / "far")
             served = [
-                Job(far, serving.url, Path(at) / f"cache{n}", seed=n, limit=limit, decode=not o.encoded)
+                Job(far, serving.url, Path(at) / f"cache{n}", seed=n, limit=limit, window=window, decode=not o.encoded)
                 for n in range(2)
             ]
-            served[0].begin()
-            cold, first = served[0].ended(), from_origin(serving.url)
-            served[1].begin()
-            second, after = served[1].ended(), from_origin(serving.url)
-            said(clients=clients, job="one, cold", images_per_s=cold, origin_bytes=first, dataset=size)
-            said(clients=clients, job="two, after it", images_per_s=second, origin_bytes=after - first)
-            local = [Job(settings, None, Path(at), seed=n, decode=not o.encoded) for n in range(2)]
+            if o.rate:
+                cold, first = together(served[:1]), from_origin(serving.url)
+                second, after = together(served[1:]), from_origin(serving.url)
+                said(clients=clients, job="one, cold", images_per_s=cold, origin_bytes=first, dataset=size)
+                said(clients=clients, job="two, after it", images_per_s=second, origin_bytes=after - first)
+            else:
+                said(clients=clients, job="both, cold, a fast origin", images_per_s=together(served))
+                after = from_origin(serving.url)
+            local = [Job(settings, None, Path(at), seed=n, window=window, decode=not o.encoded) for n in range(2)]
             together(local)
             pairs = [(together(served), together(local)) for _ in range(o.rounds)]
             ratio = statistics.median(ours / theirs for ours, theirs in pairs)
@@ -219,11 +229,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--repeat", type=int, default=16)
-    parser.add_argument("--rate", type=float, default=50e6)
+    parser.add_argument("--rate", type=float, default=50e6, help="figure: bytes a second of the origin; 0: no limit")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--pace", type=float, default=1000.0, help="images a second of each job in foresight")
-    parser.add_argument("--clients", choices=("own", "small"), help="figure: only with such caches of their own")
+    parser.add_argument(
+        "--clients", choices=("own", "part", "small"), help="figure: only with such caches of their own"
+    )
     parser.add_argument("--policy", choices=("lru", "epoch", "announced"), help="foresight: only this one")
     parser.add_argument("--encoded", action="store_true", help="figure: hand out bytes, do not decode")
     parser.add_argument("--only", choices=("figure", "foresight"))
