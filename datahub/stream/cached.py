@@ -32,7 +32,7 @@ FILLS = 2
 FULL = 60.0
 """Seconds until it is looked again whether a full cache has room."""
 UNWANTED = 16
-"""Blocks that are said to be unwanted at once."""
+"""Blocks that are said to be unwanted at once; of a small cache, an eighth of those that may be wanted."""
 
 
 class CachedShards:
@@ -59,6 +59,8 @@ class CachedShards:
         self._fetcher = Fetcher(CONNECTIONS)
         whole = cache.limit * SHARE if cache.limit is not None else AHEAD
         self._budget = int(whole / ranks)
+        # What was read but is still wanted must leave room for what is: else blocks pass through, again and again.
+        self._unwanted = max(1, min(UNWANTED, self._budget // BLOCK // 8))
         self._begin()
 
     def _begin(self) -> None:
@@ -229,7 +231,7 @@ class CachedShards:
         reads = {each.block.key: len(each.parts) for each in wanted}
         with self._lock:
             self._done += self._ahead.consume(reads)
-            done = self._done if len(self._done) >= UNWANTED else []
+            done = self._done if len(self._done) >= self._unwanted else []
             if done:
                 self._done = []
         if done:
