@@ -127,7 +127,10 @@ class CachedBlocks:
         self._early.add(block.key)
         try:
             work = partial(self._early_work, blob, number, block)
-            return await asyncio.wrap_future(self._fetcher.ask(block.key, work, urgent=False)) is not None
+            future = asyncio.wrap_future(self._fetcher.ask(block.key, work, urgent=False))
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to hear it
+            # The fetch goes on when whoever foresees ends: readers may have joined it.
+            return await asyncio.shield(future) is not None
         finally:
             self._early.discard(block.key)
 

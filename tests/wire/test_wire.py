@@ -11,7 +11,7 @@ from datahub.core.refs import Ref
 from datahub.wire import messages, paths
 from datahub.wire.client import checked
 from datahub.wire.servers import ranked, split
-from datahub.wire.tokens import token_of
+from datahub.wire.tokens import job_of, token_of
 
 
 def test_paths_are_quoted():
@@ -79,3 +79,18 @@ def test_messages_may_be_newer():
     failure = messages.Failure(error="X", message="m", retryable=True)
     assert messages.failure_of(messages.encode(failure)) == failure
     assert messages.failure_of(b"<html>") is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "job"),
+    [
+        ({}, ""),
+        ({"DATAHUB_JOB": "a", "SLURM_JOB_ID": "7", "TORCHELASTIC_RUN_ID": "r"}, "a"),
+        ({"SLURM_JOB_ID": "7", "TORCHELASTIC_RUN_ID": "r"}, "7"),
+        ({"TORCHELASTIC_RUN_ID": "r"}, "r"),
+        ({"TORCHELASTIC_RUN_ID": "none"}, ""),  # what torchrun calls a run that nobody named
+        ({"DATAHUB_JOB": "a b"}, ""),
+    ],
+)
+def test_a_run_is_named_by_the_environment(environ, job):
+    assert job_of(environ) == job
