@@ -43,6 +43,8 @@ class Work:
     def pieces(self, workers: int) -> list[slice]:
         """Parts for threads to take: few where the images are small, for then the interpreter's lock is the limit."""
         count = len(self.rows)
+        if self.resident is not None and self.slab is None and not self.beside:
+            return [slice(0, count)]  # a batched transform takes them all at the end: pieces would do nothing
         worth = PIECE_BYTES if self.decoded else READ_BYTES
         pieces = count if self.clips else int(self.rows["size"].sum()) // worth
         parts = max(1, min(workers, count, pieces))

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import datahub
 from datahub.core.errors import BadArgument, DamagedSample, DiskFull, LockTimeout, NotWritable, StoreDamaged
 from datahub.core.locks import FileLock
-from datahub.loader import residency, residency_decode, residency_files
+from datahub.loader import residency, residency_decode, residency_files, work
 from datahub.loader.memory import available_memory
 from datahub.loader.residency import Facts, decide
 from datahub.loader.streaming import StreamingLoader
@@ -458,3 +458,14 @@ def test_the_pixels_file_is_numpys(make):
     pixels = np.load(array(loader), mmap_mode="r")
     assert pixels.shape == (50, 3, 10, 12) and pixels.dtype == np.uint8
     assert all(np.array_equal(pixels[row], image("train", row)) for row in range(50))
+
+
+@pytest.mark.parametrize(("transform", "pieces"), [(datahub.transforms.RandomHorizontalFlip(), 1), (torch.clone, 3)])
+def test_resident_rows_that_a_batched_transform_takes_are_not_cut_up(make, monkeypatch, transform, pieces):
+    monkeypatch.setattr(work, "PIECE_BYTES", 1)
+    found = []
+    cut = work.Work.pieces
+    monkeypatch.setattr(work.Work, "pieces", lambda self, workers: found.append(cut(self, workers)) or found[-1])
+    loader = make(num_workers=3, residency="host", transform=transform)
+    assert same(list(loader), list(make(num_workers=0, residency="host", transform=transform)))
+    assert max(len(each) for each in found) == pieces
