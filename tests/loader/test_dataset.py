@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, get_worker_info
 import datahub
 from datahub.core import errors
 from datahub.core.errors import BadArgument, StateMismatch, UsageError
+from datahub.loader.batch import as_list
 from datahub.loader.board import Board, Entry, number
 from datahub.loader.streaming import StreamingLoader
 from datahub.loader.topology import Topology
@@ -236,9 +237,9 @@ def test_a_batch_is_pinned_with_its_state(make, monkeypatch):
     """As the pinning thread of a DataLoader does it; page-locked memory itself needs a GPU's driver."""
     from torch.utils.data._utils.pin_memory import pin_memory
 
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, *_: tensor.clone())
     for fields in (None, ("image", "label")):
-        batch = next(iter(make(fields=fields)))
+        batch = as_list(next(iter(make(fields=fields))))  # a worker hands out lists: the thread keeps no tuple
         pinned = pin_memory(batch)
         assert same(pinned, batch) and type(pinned) is type(batch)
         image = (pinned if fields is None else dict(zip(fields, pinned, strict=True)))["image"]
