@@ -73,7 +73,9 @@ def batch(seed: int, shapes: list[tuple[int, int]], form: str) -> tuple[list[dic
 
 
 def wrapped(values: dict[str, Any], form: str, size: tuple[int, int]) -> dict[str, Any]:
-    return {name: wrap(spec, values[name], size) for name, spec in specs(form).items()}
+    """As a sample shows them; without the points, where torchvision (before 0.23) cannot move any."""
+    shown = [name for name in specs(form) if name != "points" or hasattr(tv_tensors, "KeyPoints")]
+    return {name: wrap(specs(form)[name], values[name], size) for name in shown}
 
 
 def by_torchvision(step: BatchTransform, made: Placement, row: int, value: dict[str, Any]) -> dict[str, Any]:
@@ -121,7 +123,8 @@ def test_every_step_is_torchvisions(shapes: list[tuple[int, int]], form: str, se
         for name, each in theirs.items():
             assert type(ours[name]) is type(each) and ours[name].shape == each.shape, name
             assert torch.equal(ours[name], each) or (not exact and torch.allclose(ours[name], each, atol=1e-4)), name
-        assert ours["boxes"].canvas_size == theirs["boxes"].canvas_size == ours["points"].canvas_size
+        assert ours["boxes"].canvas_size == theirs["boxes"].canvas_size
+        assert "points" not in ours or ours["points"].canvas_size == ours["boxes"].canvas_size
         assert ours["boxes"].format == theirs["boxes"].format
 
 
