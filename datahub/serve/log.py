@@ -6,6 +6,7 @@ headers or query is logged, so no token is.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import select
@@ -36,6 +37,7 @@ TOGETHER = 0.05
 LARGE = 1 << 20
 """Bytes of one write; of several processes' lines in one pipe only PIPE_BUF bytes are sure to stay together."""
 OFF, STDERR = "off", "-"
+LEFT = "_call_connection_lost"
 LIBRARIES = ("aiohttp.server", "asyncio")
 
 
@@ -130,7 +132,8 @@ def access_log(lines: Lines) -> type[AccessLog]:
 
 class _Library(logging.Handler):
     """What the libraries below say is wrong, as lines. A request that is no HTTP is none of it: its answer is in the
-    access log, and what they would print of it could hold a token."""
+    access log, and what they would print of it could hold a token. Nor is a client that leaves between the last byte
+    of a file and the moment in which the sender learns of it: asyncio then tells the sender twice, once it is done."""
 
     def __init__(self, lines: Lines) -> None:
         super().__init__(logging.WARNING)
@@ -139,6 +142,8 @@ class _Library(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, HttpProcessingError):
+            return
+        if isinstance(error, asyncio.InvalidStateError) and LEFT in record.getMessage():
             return
         text = record.getMessage() + ("\n" + "".join(traceback.format_exception(error)) if error else "")
         self._lines.listener(Note(record.name, text, warning=True))

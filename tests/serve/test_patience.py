@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import socket
 import threading
 import time
@@ -13,6 +15,7 @@ import pytest
 
 from datahub.serve import bodies, library, running, state
 from datahub.serve.config import Tokens
+from datahub.serve.log import Lines, libraries
 from tests.acquire.server import Behaviour, serving
 from tests.serve.conftest import big_variant, content, digest_of, located
 from tests.serve.running import DEADLINE
@@ -130,6 +133,17 @@ def test_a_client_that_takes_nothing_is_let_go(start, settings, monkeypatch):
         for each in taking:
             each.close()
     assert wait(lambda: server.server.active == 0)
+
+
+def test_a_client_that_leaves_with_its_last_byte_is_no_bug(tmp_path):
+    """asyncio tells the sender of a file that ended a moment ago; whatever else it says goes into the log."""
+    lines = Lines(str(tmp_path / "log"))
+    with libraries(lines):
+        for what, error in (("_call_connection_lost(None)", asyncio.InvalidStateError()), ("other()", ValueError())):
+            logging.getLogger("asyncio").error(f"Exception in callback {what}", exc_info=error)
+    lines.close()
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert "other()" in json.loads(line)["message"]
 
 
 def connected(port: int) -> int:
