@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -34,6 +35,21 @@ def ks(a: np.ndarray, b: np.ndarray) -> float:
     grid = np.sort(np.concatenate([a, b]))
     steps = [np.searchsorted(np.sort(each), grid, side="right") / len(each) for each in (a, b)]
     return float(np.abs(steps[0] - steps[1]).max() * math.sqrt(len(a) * len(b) / (len(a) + len(b))))
+
+
+@functools.cache
+def scales_bytes() -> bool:
+    """Whether this torch scales uint8 images as such, as libraries of images do; torch 2.6 goes through floats."""
+    pixels = image(100, 130)
+    floats = F.resize(pixels.float(), [64, 83], antialias=True).round().to(torch.uint8)
+    return not torch.equal(F.resize(pixels, [64, 83], antialias=True), floats)
+
+
+def scaled_alike(found, wanted) -> bool:
+    """Bit for bit, or within the level by which floats are rounded otherwise."""
+    if scales_bytes():
+        return torch.equal(found, wanted)
+    return found.shape == wanted.shape and int((found.int() - wanted.int()).abs().max()) <= 1
 
 
 @pytest.mark.parametrize("size", [(400, 300), (64, 500), (500, 40), (224, 224)])
@@ -75,7 +91,7 @@ def test_crops_are_torchvisions_of_the_same_boxes():
     boxes = crop.boxes(np.array([each.shape[1:] for each in images]), draws(len(images)))
     found = crop(images, draws=draws(len(images)))
     for each, (x, y, w, h), made in zip(images, boxes.tolist(), found, strict=True):
-        assert torch.equal(made, F.resized_crop(each, y, x, h, w, [40, 56], antialias=True))
+        assert scaled_alike(made, F.resized_crop(each, y, x, h, w, [40, 56], antialias=True))
 
 
 @given(sides, sides, st.one_of(sides, st.tuples(sides, sides)), st.sampled_from([1, 3]))
@@ -83,7 +99,7 @@ def test_crops_are_torchvisions_of_the_same_boxes():
 def test_resize_is_torchvisions(height, width, size, channels):
     found = Resize(size)([image(height, width, channels)])[0]
     wanted = v2.Resize(size if isinstance(size, int) else list(size), antialias=True)(image(height, width, channels))
-    assert torch.equal(found, wanted)
+    assert scaled_alike(found, wanted)
 
 
 @given(sides, sides, st.one_of(sides, st.tuples(sides, sides)))
@@ -97,7 +113,7 @@ def test_the_usual_evaluation():
     ours = Compose([Resize(64), CenterCrop(56)])
     theirs = v2.Compose([v2.Resize(64, antialias=True), v2.CenterCrop(56)])
     for shape in ((100, 130), (333, 200), (64, 64), (20, 30)):
-        assert torch.equal(ours([image(*shape)])[0], theirs(image(*shape)))
+        assert scaled_alike(ours([image(*shape)])[0], theirs(image(*shape)))
 
 
 def test_rows_draw_alone():
