@@ -26,7 +26,8 @@ SMOOTH = 0.5
 OLD = 10.0
 """Seconds for which a job is taken to have gone on at its pace since it last said where it is."""
 APART = 3.0
-"""Seconds between two messages of a job. What reads more than its depth meanwhile cannot be foreseen."""
+"""Seconds between two messages of a job. What reads more than its depth meanwhile, or from most of its blocks, cannot
+be foreseen: forecasts are older than the differences between them."""
 MEMORY = 256 << 20
 """Bytes of worked out reads that are kept."""
 
@@ -124,7 +125,7 @@ def view(job: Job, shards: Shards, worked: Worked, pace: Callable[[int], float],
     """``pace``: samples a second, of a job that has asked for so many; ``depth``: bytes to look ahead.
 
     What is looked at begins where the job asks now: after what it had asked for when it spoke, and has since. None for
-    a job that is too fast for what it says to hold until it speaks again.
+    a job that is too fast, or reads of too few blocks, for what it says to hold until it speaks again.
     """
     assert job.order is not None
     reads = worked.reads(shards, job.order, job.epoch)
@@ -139,6 +140,8 @@ def view(job: Job, shards: Shards, worked: Worked, pace: Callable[[int], float],
     after = worked.first(shards, job.order, job.epoch + 1)
     samples = reads.next(position)
     samples = np.where(np.isinf(samples), size - position + after, samples)
+    if np.median(samples) < speed * APART:
+        return None
     samples = np.where(_elsewhere(job, shards), np.inf, samples)
     soonest = np.argsort(samples, kind="stable")
     soonest = soonest[: int(np.isfinite(samples).sum())]

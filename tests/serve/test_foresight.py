@@ -206,6 +206,12 @@ def test_ahead_is_what_is_read_next_as_far_as_the_depth_goes():
     assert beyond is not None and np.isfinite(beyond.due).all()
 
 
+def test_a_job_that_reads_most_blocks_between_two_messages_is_not_foreseen():
+    shards, deep = shards_of([30, 30]), 1 << 40
+    assert view(job_of(), shards, Worked(), lambda _: 0.5, deep) is not None
+    assert view(job_of(), shards, Worked(), lambda _: 20.0, deep) is None
+
+
 def test_the_soonest_of_several_jobs_counts():
     shards = shards_of([30, 30])
     worked = Worked()
