@@ -19,6 +19,7 @@ from datahub.tensor.transforms import CenterCrop, Compose, RandomHorizontalFlip,
 from tests.loader.conftest import same
 from tests.pack import jpegs
 from tests.tensor.images import encoded, noise
+from tests.tensor.test_crops import scales_bytes
 
 COUNT = 24
 TRAIN = Compose([RandomResizedCrop(20), RandomHorizontalFlip()])
@@ -83,7 +84,10 @@ def test_presets(photos):
     with loader(photos) as plain, loader(photos, transform="imagenet_eval") as made:
         for whole, batch in zip(plain, made, strict=True):
             wanted = v2.Normalize(*IMAGENET)(torch.stack([theirs(each) for each in whole["image"]]))
-            assert torch.equal(batch["image"], wanted)
+            if scales_bytes():
+                assert torch.equal(batch["image"], wanted)
+            else:  # a level, in the units of the channel that varies least
+                assert (batch["image"] - wanted).abs().max() <= 1.01 / 255 / min(IMAGENET[1])
 
 
 def test_sizes_that_differ_come_as_a_list(photos):
