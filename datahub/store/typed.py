@@ -164,10 +164,7 @@ def member(field: FieldSpec, data: bytes | memoryview, size: tuple[int, int]) ->
 
 def run_lengths(data: bytes | memoryview) -> list[Any]:
     """The encoded masks of a member of them. Raises ``ValueError``."""
-    try:
-        found = json.loads(bytes(data))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"is no JSON: {error}") from None
+    found = _parsed(data, "is no JSON")
     if not isinstance(found, list):
         raise ValueError("is no list of run lengths")
     return found
@@ -175,13 +172,18 @@ def run_lengths(data: bytes | memoryview) -> list[Any]:
 
 def document(data: bytes | memoryview) -> dict[str, Any]:
     """What a ``.json`` member holds. Raises ``ValueError``."""
-    try:
-        found = json.loads(bytes(data))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"its .json cannot be read: {error}") from None
+    found = _parsed(data, "its .json cannot be read")
     if not isinstance(found, dict):
         raise ValueError("its .json holds no fields")
     return found
+
+
+def _parsed(data: bytes | memoryview, fault: str) -> Any:
+    """JSON of any kind. Raises ``ValueError``, which begins with ``fault``."""
+    try:
+        return json.loads(bytes(data))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{fault}: {error}") from None
 
 
 def size_of(field: FieldSpec, data: bytes) -> tuple[int, int] | None:

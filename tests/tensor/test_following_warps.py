@@ -42,7 +42,7 @@ from datahub.tensor.transforms import (
 )
 from datahub.tensor.warp import sources, warp
 from datahub.tensor.warped import Warp
-from tests.tensor.test_geometry import batch, formats, seeds, sides, specs, wrapped
+from tests.tensor.test_geometry import batch, formats, moved_masks, seeds, sides, specs, wrapped
 
 shapes = st.lists(st.tuples(sides, sides), min_size=1, max_size=3)
 Values = list[dict[str, Any]]
@@ -199,12 +199,8 @@ CHAINS: list[list[BatchTransform]] = [
 @pytest.mark.parametrize("alike", [True, False])
 def test_a_mask_stays_on_the_pixels_that_it_is_of(chain: list[BatchTransform], alike: bool) -> None:
     """To the bit: what moves the image moves the mask."""
-    shapes = [(26, 24)] * 6 if alike else [(26, 24), (24, 30), (40, 25), (26, 24)]
-    rng = np.random.default_rng(0)
-    masks = [rng.integers(0, 256, shape, np.uint8) for shape in shapes]
-    images = [torch.from_numpy(mask)[None].repeat(3, 1, 1) for mask in masks]
-    transform, draws = Compose(chain), Draws(5, 1, np.arange(len(shapes)))
-    moved = transform(torch.stack(images) if alike else images, None, draws)
+    transform, draws, masks, moved = moved_masks(chain, alike)
+    shapes = [mask.shape for mask in masks]
     values: Values = [
         {"mask": mask, "masks": np.stack([mask, mask]), "none": np.zeros((0, *mask.shape))} for mask in masks
     ]

@@ -136,15 +136,21 @@ CHAINS = [
 ]
 
 
-@pytest.mark.parametrize("chain", CHAINS)
-@pytest.mark.parametrize("alike", [True, False])
-def test_a_mask_stays_on_the_pixels_that_it_is_of(chain: list[BatchTransform], alike: bool) -> None:
+def moved_masks(chain: list[BatchTransform], alike: bool) -> tuple[Compose, Draws, list[Any], Any]:
+    """Masks of random bytes, of one shape or several, and the images of the same pixels as ``chain`` moves them."""
     shapes = [(26, 24)] * 6 if alike else [(26, 24), (24, 30), (40, 25), (26, 24)]
     rng = np.random.default_rng(0)
     masks = [rng.integers(0, 256, shape, np.uint8) for shape in shapes]
     images = [torch.from_numpy(mask)[None].repeat(3, 1, 1) for mask in masks]
     transform, draws = Compose(chain), Draws(5, 1, np.arange(len(shapes)))
-    moved = transform(torch.stack(images) if alike else images, None, draws)
+    return transform, draws, masks, transform(torch.stack(images) if alike else images, None, draws)
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("alike", [True, False])
+def test_a_mask_stays_on_the_pixels_that_it_is_of(chain: list[BatchTransform], alike: bool) -> None:
+    transform, draws, masks, moved = moved_masks(chain, alike)
+    shapes = [mask.shape for mask in masks]
     values: list[dict[str, Any]] = [{"mask": mask} for mask in masks]
     sizes = np.array(shapes, np.int64)
     after = follow({"mask": specs("xyxy")["mask"]}, values, sizes, stages(transform, sizes, draws))

@@ -33,20 +33,6 @@ UNKNOWN = Network(torch.nn.Identity(), None)
 MEASURED = ("phase", "epoch", "step", "images", "loss", "top1", "top5", "rate")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def home(settings: Settings) -> Settings:
-    tiny_variant(settings.home, splits={"train": 50, "test": 13}, shards=2, size=(32, 32))
-    return settings
-
-
 def of(**changes: Any) -> Job:
     facts = {"ref": "tiny", "model": NET, "epochs": 2, "batch": 16, "augment": "normalize", "workers": 0}
     return Job(**{**facts, "device": "cpu", **changes})

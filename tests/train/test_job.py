@@ -7,7 +7,6 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,21 +27,6 @@ from tests.store.builder import tiny_variant
 
 NET = "shufflenet_v2_x0_5"
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other on a busy machine take a hundred times as long as one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def home(settings: Settings) -> Settings:
-    tiny_variant(settings.home, splits={"train": 50, "test": 13}, shards=2, size=(32, 32))
-    return settings
 
 
 def of(home: Settings, **changes: Any) -> Job:
