@@ -141,7 +141,8 @@ def _on_signals(stop: asyncio.Event, again: Callable[[], None]) -> list[int]:
             loop.add_signal_handler(each, come, each)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             loop.add_signal_handler(signal.SIGHUP, again)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # it was kept for the time when it does no harm
+        # The parent kept them from us until now: one that ends us while we start would look like a failure.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGTERM})
     return told
 
 

@@ -61,7 +61,7 @@ def _stages(stats: Any) -> dict[str, float]:
 def device(bench: Bench) -> dict[str, Any]:
     import torchvision
 
-    found: dict[str, Any] = {"copy_gb_s": round(bench.copied() / 1e9, 1), "processors": os.cpu_count()}
+    found: dict[str, Any] = {"copy_gb_s": round(bench.copied() / 1e9, 3), "processors": os.cpu_count()}
     found |= {"python": platform.python_version(), "torchvision": torchvision.__version__, "cuda": torch.version.cuda}
     if bench.device.type == "cuda":
         card = torch.cuda.get_device_properties(bench.device)
@@ -125,7 +125,7 @@ def kernel(bench: Bench) -> dict[str, Any]:
     others = {} if bench.small else _tiles(bench, run)
     return {
         "microseconds": round(seconds * 1e6, 1), "read_mb": round(read / 1e6, 1), "written_mb": batch.nbytes / 1e6,
-        "gb_s": round(rate / 1e9, 1), "copy_gb_s": round(copied / 1e9, 1), "share_of_copy": round(rate / copied, 3),
+        "gb_s": round(rate / 1e9, 3), "copy_gb_s": round(copied / 1e9, 3), "share_of_copy": round(rate / copied, 3),
         "is_the_reference": torch.equal(batch, wanted), "tiles_microseconds": others,
     }  # fmt: skip
 

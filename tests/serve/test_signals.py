@@ -114,6 +114,11 @@ def test_a_second_signal_is_the_end_at_once(launch, settings, workers):
         assert server.end()[0] in (143, -signal.SIGTERM)
 
 
+def test_who_is_told_to_end_while_it_starts_has_not_failed(launch):
+    server = launch("--workers", "2", "--access-log", "off")  # its processes were made, and import what they need
+    assert server.end()[0] == 0
+
+
 def test_an_interrupt_from_a_terminal_ends_what_was_begun(launch, settings):
     """Every process of the group is sent it."""
     server = launch("--workers", "2", "--access-log", "off")
