@@ -163,7 +163,7 @@ class _Parent:
         try:
             os.close(self._mine)
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all, and the parent passes it on
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD, signal.SIGINT})  # the others once they are heard
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD, signal.SIGINT})  # the rest once heard
             code = self._child(worker.number)
         finally:
             os._exit(code)
