@@ -196,3 +196,27 @@ def test_a_missing_package_is_named(scheme: str, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(MissingExtra, match=rf"datahub\[{scheme}\]") as caught:
         executors.make(f"{scheme}://host", 1)
     assert caught.value.exit_code == 6
+
+
+class NeverReady:
+    """Ray, as far as starting it goes, on a machine too busy for its node."""
+
+    tries = 0
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def init(self, **_options: object) -> None:
+        self.tries += 1
+        raise Exception("The current node timed out during startup.")
+
+    def shutdown(self) -> None:
+        return
+
+
+def test_ray_that_does_not_start_here_is_tried_twice_and_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    never = NeverReady()
+    monkeypatch.setitem(sys.modules, "ray", never)
+    with pytest.raises(ExecutorUnreachable, match="timed out during startup"):
+        executors.make("ray://", 1)
+    assert never.tries == 2

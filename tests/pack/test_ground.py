@@ -77,13 +77,19 @@ def url(request: pytest.FixtureRequest) -> str:
     return "memory://packed"
 
 
-def remote(plan: PackPlan) -> dict[str, bytes]:
+def names(plan: PackPlan) -> list[str]:
+    """What is there, also while another process writes it."""
     assert plan.to is not None
     fs, path = fsspec.core.url_to_fs(plan.to)
     fs.invalidate_cache()
-    found: list[str] = fs.find(path)
     root = path.strip("/")
-    return {each.strip("/").removeprefix(f"{root}/"): fs.cat_file(each) for each in sorted(found)}
+    return sorted(each.strip("/").removeprefix(f"{root}/") for each in fs.find(path))
+
+
+def remote(plan: PackPlan) -> dict[str, bytes]:
+    assert plan.to is not None
+    fs, path = fsspec.core.url_to_fs(plan.to)
+    return {name: fs.cat_file(f"{path}/{name}") for name in names(plan)}
 
 
 def packed(settings: Settings, source: Pictures = SOURCE, **options: Any) -> tuple[PackPlan, str | None]:
@@ -162,7 +168,7 @@ def test_killed_and_begun_again_on_another_machine(url: str, tmp_path: Path, req
     command = [sys.executable, "-c", KILLED, str(tmp_path / "first"), url]
     child = subprocess.Popen(command, cwd=ROOT, env=environ, stderr=subprocess.DEVNULL)
     plan = planned(SLOW, Settings(home=tmp_path / "second"), to=url)
-    while len([name for name in remote(plan) if name.endswith(".done")]) < 4 and child.poll() is None:
+    while len([name for name in names(plan) if name.endswith(".done")]) < 4 and child.poll() is None:
         time.sleep(0.05)
     child.send_signal(signal.SIGKILL)
     child.wait()

@@ -39,6 +39,13 @@ def finished(home: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
+def wait(child: subprocess.Popen[bytes], seconds: float, home: Path | None) -> None:
+    """So long, or, with a ``home``, until it has a finished shard: of random moments none may lie between two."""
+    end = time.monotonic() + (seconds if home is None else 300)
+    while time.monotonic() < end and child.poll() is None and not (home and finished(home)):
+        time.sleep(0.005)
+
+
 @pytest.mark.slow
 def test_killed_at_random_moments(shared_data: Path, tmp_path: Path) -> None:
     variant = "tiled" if shutil.which("jpegtran") else "max256"
@@ -53,7 +60,7 @@ def test_killed_at_random_moments(shared_data: Path, tmp_path: Path) -> None:
     for moment in range(MOMENTS):
         home = tmp_path / f"home-{moment}"
         child = start(home, raw, variant)
-        time.sleep(rng.uniform(0.2, 1.05) * whole)
+        wait(child, rng.uniform(0.2, 1.05) * whole, home if not moment else None)
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
         before = finished(home)

@@ -54,10 +54,18 @@ class RayExecutor(Executor):
                     warnings.simplefilter("ignore")  # what they warn of comes as the exception below
                     self._ray.init(f"ray://{where}", **quiet)
             else:
-                self._ray.init(num_cpus=jobs, include_dashboard=False, ignore_reinit_error=True, **quiet)
-        except (ConnectionError, OSError, TimeoutError, RuntimeError, ValueError) as error:
+                self._start(num_cpus=jobs, include_dashboard=False, ignore_reinit_error=True, **quiet)
+        except Exception as error:  # Ray raises a bare one where its node does not start in time
             cause = str(error).strip().splitlines()
             raise ExecutorUnreachable(f"ray://{address}", cause[0] if cause else "no cluster there") from error
+
+    def _start(self, **options: Any) -> None:
+        """Ray on this machine. It gives a node 30 s, which a machine at work may not have: once more, then."""
+        try:
+            self._ray.init(**options)
+        except Exception:  # a bare one: see above
+            self._ray.shutdown()
+            self._ray.init(**options)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         future: Future[T] = Future()
