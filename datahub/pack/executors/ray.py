@@ -63,7 +63,7 @@ class RayExecutor(Executor):
         """Ray on this machine. It gives a node 30 s, which a machine at work may not have: once more, then."""
         try:
             self._ray.init(**options)
-        except Exception:  # a bare one: see above
+        except Exception:  # noqa: BLE001 - a bare one, as above
             self._ray.shutdown()
             self._ray.init(**options)
 
