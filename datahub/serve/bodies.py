@@ -13,7 +13,7 @@ PATIENCE = 20.0
 
 
 async def body_of(request: web.Request) -> bytes:
-    """Raises the answer 413 for one that is too large, and 408 for one that is too slow."""
+    """Raises the answer 413 for one that is too large, 408 for one that is too slow, and 400 where it ends early."""
     if (request.content_length or 0) > LARGEST:
         raise web.HTTPRequestEntityTooLarge(LARGEST, request.content_length or 0)
     try:
@@ -21,3 +21,5 @@ async def body_of(request: web.Request) -> bytes:
             return await request.read()
     except TimeoutError:
         raise web.HTTPRequestTimeout from None
+    except ConnectionError:  # the client left: nobody hears it, and it is no fault here
+        raise web.HTTPBadRequest(reason="Body Ended Early") from None

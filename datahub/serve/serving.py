@@ -16,6 +16,7 @@ from aiohttp import web
 from datahub.core.settings import Settings
 from datahub.serve.app import build
 from datahub.serve.config import ServeConfig, Tokens
+from datahub.serve.connection import FIELD, LINE, Connection, refusing
 from datahub.serve.log import Lines, access_log, libraries
 from datahub.serve.reloading import read_again
 from datahub.serve.state import SERVER, Server
@@ -23,8 +24,6 @@ from datahub.serve.transport import tls
 
 IDLE = 75.0
 """Seconds that a connection without a request is kept, and that a request's headers may take."""
-LINE, FIELD = 4096, 8190
-"""Bytes of a request line and of one header."""
 POLL = 0.05
 SPARE = 512
 """Descriptors that are not for connections."""
@@ -73,23 +72,14 @@ async def _serve(
     stop: asyncio.Event,
 ) -> int:
     app = build(config, settings, tokens, lines.listener)
-    runner = web.AppRunner(
-        app,
-        handle_signals=False,
-        access_log_class=access_log(lines),
-        access_log=logging.getLogger("datahub.access"),
-        keepalive_timeout=IDLE,
-        max_line_size=LINE,
-        max_field_size=FIELD,
-        auto_decompress=False,
-        shutdown_timeout=0.1,  # what is to be waited for was waited for by then
-    )
+    runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=0.1)  # what is waited for was, by then
     await runner.setup()
     assert runner.server is not None
+    runner.server.request_handler = refusing(runner.server.request_handler)
     context = tls(config)
     told = _on_signals(stop, lambda: read_again(app[SERVER], context, lines))
     listener = await asyncio.get_running_loop().create_server(
-        _factory(runner.server, config.connections), sock=listening, ssl=context, backlog=1024
+        _factory(runner.server, config.connections, lines), sock=listening, ssl=context, backlog=1024
     )
     try:
         ready()
@@ -104,9 +94,22 @@ async def _serve(
     return 0 if ended or not told else 128 + told[0]
 
 
-def _factory(server: web.Server, most: int) -> Callable[[], asyncio.BaseProtocol]:
+def _factory(server: web.Server, most: int, lines: Lines) -> Callable[[], asyncio.BaseProtocol]:
+    loop, log_class, log = asyncio.get_running_loop(), access_log(lines), logging.getLogger("datahub.access")
+
     def connection() -> asyncio.BaseProtocol:
-        return server() if len(server.connections) < most else _Refusing()
+        if len(server.connections) >= most:
+            return _Refusing()
+        return Connection(
+            server,
+            loop=loop,
+            access_log_class=log_class,
+            access_log=log,
+            keepalive_timeout=IDLE,
+            max_line_size=LINE,
+            max_field_size=FIELD,
+            auto_decompress=False,
+        )
 
     return connection
 

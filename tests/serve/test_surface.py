@@ -161,6 +161,15 @@ def test_clients_that_leave_are_no_bugs(server, home, caplog):
     assert not [each for each in caplog.records if each.name == "aiohttp.server" and each.levelname == "ERROR"]
 
 
+def test_clients_that_leave_within_a_body_are_no_bugs(start, settings):
+    server = start(settings)
+    for framing, part in ((b"Content-Length: 10", b"abc"), (b"Transfer-Encoding: chunked", b"3\r\nabc\r\n")):
+        with socket.create_connection((server.host, server.port)) as leaving:
+            leaving.sendall(b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n\r\n" + part)
+    lines = [json.loads(line) for line in wait_for(server.log, 2)]
+    assert [line.get("status") for line in lines] == [400, 400], lines
+
+
 def test_other_methods_are_refused(server, home):
     answer = server.ask(f"/v1/blobs/{digest_of(home)}", "DELETE")
     assert answer.status == 405 and answer.headers["allow"] == "GET,HEAD"
@@ -175,6 +184,33 @@ def test_broken_requests_are_answered_and_closed(server):
     ):
         assert re.match(rb"HTTP/1.[01] 4", server.raw(sent))
     assert server.ask("/healthz").status == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"secret\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02secret\r\n\r\n", 400),
+        (b"GET /secret HTTP/1.1\r\nsecret\r\n\r\n", 400),
+        (b"GET /secret HTTP/1.1\r\nX: " + b"secret" * 5000 + b"\r\n\r\n", 400),
+        (b"GET /" + b"secret" * 5000 + b" HTTP/1.1\r\n\r\n", 400),
+        (b"GET //[secret HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404),
+        (b"GET http://[secret HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 400),
+        (b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nsecret\r\n", 400),
+        (b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: secret\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nExpect: secret\r\nConnection: close\r\n\r\n", 417),
+        (b"GET /secret HTTP/1.1\r\nHost: x\r\nExpect: secret\r\nConnection: close\r\n\r\n", 417),
+    ],
+)
+def test_what_no_handler_sees_is_refused_as_everything_else(server, sent, status):
+    head, _, body = server.raw(sent).partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    assert int(lines[0].split()[1]) == status
+    headers = {name.lower(): text for name, _, text in (line.partition(": ") for line in lines[1:])}
+    assert (headers["server"], headers["datahub-api"]) == ("datahub", "1")
+    assert headers["content-type"].startswith("application/json")
+    said = json.loads(body)
+    assert said["error"] and said["message"] and not said.get("retryable") and b"secret" not in body
 
 
 def test_who_answers_and_how_it_is(server):
