@@ -25,6 +25,7 @@ from datahub.core.errors import (
     from_oserror,
 )
 from datahub.core.events import Listener, Note, Progress
+from datahub.core.urls import shown
 from datahub.registry.schema import File
 
 PARALLEL = 32 << 20
@@ -56,8 +57,8 @@ class Download:
 
     def run(self) -> tuple[Digest, ...]:
         """Raises `OriginError`, `VerificationError` or `DiskError`; the ``.part`` is kept where it can be resumed."""
-        state = partial.load(self.target)
-        if state and (state.url != self.origin.url or not state.tag or self.file.bytes not in (None, state.size)):
+        state, place = partial.load(self.target), shown(self.origin.url)
+        if state and (state.url != place or not state.tag or self.file.bytes not in (None, state.size)):
             partial.discard(self.target)
             state = None
         for again in (True, False):
@@ -102,7 +103,7 @@ class Download:
             stream.chunks = itertools.chain([first], stream.chunks)
             if not stream.partial or stream.total is None:
                 return self._one_stream(stream)
-            state = State(url=self.origin.url, tag=stream.tag, size=stream.total, done={})
+            state = State(url=shown(self.origin.url), tag=stream.tag, size=stream.total, done={})
             return self._ranges(Part(self.target, state), stream)
         finally:
             stream.close()

@@ -12,6 +12,7 @@ from datahub.acquire.files import vouched
 from datahub.core.errors import ManualFiles
 from datahub.core.settings import Settings
 from datahub.core.sizes import format_bytes
+from datahub.core.urls import below, shown
 from datahub.registry.schema import File, Manifest
 
 State = Literal["verified", "present", "partial", "missing"]
@@ -79,7 +80,7 @@ class Plan:
                 "bytes": item.file.bytes,
                 "have": item.have,
                 "path": str(item.path),
-                "sources": list(item.sources),
+                "sources": [each if each in item.file.mirrors else shown(each) for each in item.sources],
             }
             for item in self.items
         ]
@@ -92,7 +93,7 @@ class Plan:
 
 
 def _first(sources: tuple[str, ...]) -> str:
-    return sources[0] if sources else "nowhere that is known"
+    return shown(sources[0]) if sources else "nowhere that is known"
 
 
 def plan(manifest: Manifest, settings: Settings, variant: str | None = None) -> Plan:
@@ -134,7 +135,7 @@ def _item(manifest: Manifest, file: File, folder: Path, settings: Settings) -> I
         return Item(file, "missing", target, 0, (), False, tuple(str(path) for path in looked))
     sources = tuple(file.mirrors)
     if settings.from_ and site is None:
-        sources = (f"{settings.from_.rstrip('/')}/{manifest.name}/{file.filename}",)
+        sources = (below(settings.from_, f"{manifest.name}/{file.filename}"),)
     if target.is_file():
         state = "verified" if vouched(file, target, settings) else "present"
         return Item(file, state, target, target.stat().st_size, sources, False)

@@ -8,6 +8,7 @@ import click
 
 from datahub.cli.app import App
 from datahub.core.settings import ENVIRONMENT, Origin, config_path
+from datahub.core.urls import shown
 
 
 @click.command("config")
@@ -23,7 +24,7 @@ def command(app: App) -> None:
             if isinstance(value, tuple)
             else str("" if value is None else value)
         )
-        rows.append((name.rstrip("_"), text, str(settings.origins.get(name, Origin("default"))), variable))
+        rows.append((name.rstrip("_"), shown(text), str(settings.origins.get(name, Origin("default"))), variable))
     app.emit(
         {
             "config_file": str(config_path()),

@@ -9,6 +9,7 @@ import click
 from datahub.cli.app import App
 from datahub.core.refs import Ref
 from datahub.core.sizes import format_bytes
+from datahub.core.urls import shown
 
 
 @click.command("export")
@@ -38,11 +39,11 @@ def command(app: App, ref: str, dest: str, form: str, dry_run: bool) -> None:
         plan = export.plan(located, dest, form=form)
         for line in plan.lines():
             app.echo(line)
-        app.emit({"ref": str(located.ref), "url": plan.url, "files": list(plan.files), "bytes": plan.bytes})
+        app.emit({"ref": str(located.ref), "url": shown(plan.url), "files": list(plan.files), "bytes": plan.bytes})
         return
     began = time.monotonic()
     with app.listener() as listener:
         done = export.export(located, dest, form=form, listener=listener)
-    seconds = time.monotonic() - began
-    app.echo(f"{located.ref}: {done.files} files, {format_bytes(done.bytes)} written to {done.url} in {seconds:.1f} s")
-    app.emit({"ref": str(located.ref), "url": done.url, "files": done.files, "bytes": done.bytes})
+    seconds, place = time.monotonic() - began, shown(done.url)
+    app.echo(f"{located.ref}: {done.files} files, {format_bytes(done.bytes)} written to {place} in {seconds:.1f} s")
+    app.emit({"ref": str(located.ref), "url": place, "files": done.files, "bytes": done.bytes})

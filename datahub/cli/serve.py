@@ -11,6 +11,7 @@ import click
 from datahub.cli.app import App
 from datahub.core.errors import MissingExtra
 from datahub.core.sizes import format_bytes
+from datahub.core.urls import shown
 
 
 @click.command("serve")
@@ -49,7 +50,6 @@ def command(app: App, /, file: str | None, store: str | None, **flags: Any) -> N
     try:
         from datahub.serve import running
         from datahub.serve.config import ServeConfig, cache_folder, resolve
-        from datahub.serve.origins import shown
     except ModuleNotFoundError as error:
         raise MissingExtra("serve", "datahub serve") from error
     _needs_extra()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from datahub.core.urls import shown
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -22,11 +24,15 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something a person may want to know: a mirror that failed, a lock that is waited for."""
+    """Something a person may want to know: a mirror that failed, a lock that is waited for. It holds no password or
+    signature of a URL."""
 
     stage: str
     message: str
     warning: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", shown(self.message))
 
 
 Event = Progress | Note

@@ -17,7 +17,8 @@ from datahub.core.errors import DatahubError, RecordInvalid
 from datahub.core.events import Listener, Note
 from datahub.core.refs import Ref, version_key
 from datahub.core.settings import Settings
-from datahub.serve.origins import Found, Origin, shown
+from datahub.core.urls import shown
+from datahub.serve.origins import Found, Origin
 from datahub.serve.shelf import Shelf
 from datahub.store import blocks, find
 from datahub.store import record as records

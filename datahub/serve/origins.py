@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -21,6 +21,7 @@ from datahub.acquire.policy import RetryPolicy
 from datahub.core.digests import sha256_hex
 from datahub.core.errors import BadArgument, DatahubError, HttpError
 from datahub.core.refs import Ref
+from datahub.core.urls import below, shown
 from datahub.serve.redirects import guarded
 from datahub.store import blocks
 from datahub.store import record as records
@@ -103,6 +104,11 @@ class Origin:
         """The files at a place that this origin named."""
         return guarded(open_files(place))
 
+    def files_at(self, place: str) -> Files:
+        """The same, of a place that was written down without what is secret in the origin's URL."""
+        known = shown(self.url)
+        return self.files(below(self.url, place[len(known) :].strip("/")) if place.startswith(known) else place)
+
     def server(self, seconds: float) -> ServerClient | None:
         """The cache server that this origin is, if it is one. Raises `OriginError`s while that cannot be told."""
         from datahub.stream.served import ServedFiles  # imports urllib3, as the next one
@@ -121,8 +127,8 @@ class Origin:
 
             yield served_url(server.url, ref)
             return
-        below = f"{ref.name}/{ref.version}/{ref.variant}"
-        yield from (f"{self.url}/{below}", f"{self.url}/datasets/{below}", self.url)
+        path = f"{ref.name}/{ref.version}/{ref.variant}"
+        yield from (below(self.url, path), below(self.url, f"datasets/{path}"), self.url)
 
 
 def _infos_below(folder: Path) -> Iterator[DatasetInfo]:
@@ -143,12 +149,6 @@ def _infos_below(folder: Path) -> Iterator[DatasetInfo]:
                     local=False,
                     title=record.title,
                 )
-
-
-def shown(url: str) -> str:
-    """As people may see it: without what is secret in it."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")) if parts.netloc else url
 
 
 def normal(url: str) -> str:

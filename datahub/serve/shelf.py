@@ -12,6 +12,7 @@ from datahub.core import atomic
 from datahub.core.errors import DatahubError
 from datahub.core.events import Listener, Note
 from datahub.core.refs import Ref
+from datahub.core.urls import shown
 from datahub.serve.origins import Found, Origin
 from datahub.store.paths import variant_dir
 from datahub.store.record import BLOCKS, FILENAME
@@ -30,7 +31,7 @@ class Shelf:
         folder = self._at(found.ref)
         try:
             # The record goes first: block digests of another one would not fit it, and are refused.
-            place = json.dumps({"origin": found.origin, "url": found.files.url}).encode()
+            place = json.dumps({"origin": shown(found.origin), "place": shown(found.files.url)}).encode()
             for name, data in ((FILENAME, found.data), (BLOCKS, found.raws), (PLACE, place)):
                 atomic.write_bytes(folder / name, data)
         except DatahubError as error:
@@ -60,10 +61,13 @@ class Shelf:
             ref = Ref(path.parent.parent.parent.name, path.parent.parent.name, path.parent.name)
             with suppress(OSError, ValueError, KeyError, TypeError, DatahubError):
                 place = json.loads(path.read_text())
+                if "place" not in place:  # of a version that wrote passwords down
+                    path.unlink()
+                    continue
                 for origin in origins:
-                    if origin.url == place["origin"]:
+                    if shown(origin.url) == place["origin"]:
                         data, raws = ((path.parent / name).read_bytes() for name in (FILENAME, BLOCKS))
-                        yield Found(ref, origin.files(place["url"]), data, raws, origin.url)
+                        yield Found(ref, origin.files_at(place["place"]), data, raws, origin.url)
 
     def _at(self, ref: Ref) -> Path:
         return variant_dir(self._folder, ref.name, str(ref.version), str(ref.variant))

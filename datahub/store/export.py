@@ -31,6 +31,7 @@ from datahub.core.errors import (
 )
 from datahub.core.events import Listener, Progress, ignore
 from datahub.core.sizes import format_bytes
+from datahub.core.urls import shown
 from datahub.store import blocks
 from datahub.store.find import Located
 from datahub.store.gc import TEMPORARY
@@ -59,8 +60,8 @@ class Plan:
 
     def lines(self) -> list[str]:
         if not self.files:
-            return [f"{self.url} holds it already"]
-        return [f"{len(self.files)} files, {format_bytes(self.bytes)}, to {self.url}"]
+            return [f"{shown(self.url)} holds it already"]
+        return [f"{len(self.files)} files, {format_bytes(self.bytes)}, to {shown(self.url)}"]
 
 
 def plan(located: Located, dest: str, *, form: str = "webdataset") -> Plan:

@@ -9,6 +9,7 @@ import msgspec
 
 from datahub.core.errors import BadArgument, ConnectionLost, HttpError, OriginError
 from datahub.core.refs import Ref
+from datahub.core.urls import below
 from datahub.stream.origin import Files, open_files
 from datahub.stream.patience import POLICY, pause, read_whole
 from datahub.stream.served import SCHEMES, ServedFiles
@@ -91,8 +92,8 @@ def _fits(ref: Ref, info: DatasetInfo) -> bool:
 
 def _behind(url: str, ref: Ref) -> Files | None:
     """Where a variant is behind the servers; None where it cannot be found now."""
-    below = f"{ref.name}/{ref.version}/{ref.variant}"
-    for place in (url, f"{url.rstrip('/')}/{below}", f"{url.rstrip('/')}/datasets/{below}"):
+    path = f"{ref.name}/{ref.version}/{ref.variant}"
+    for place in (url, below(url, path), below(url, f"datasets/{path}")):
         files = open_files(place)
         try:
             files.whole(paths.RECORD, BEHIND)

@@ -25,6 +25,7 @@ from datahub.core.locks import FileLock
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings
 from datahub.core.sizes import format_bytes
+from datahub.core.urls import below
 from datahub.registry import catalog
 from datahub.store import blocks
 from datahub.store import record as records
@@ -100,13 +101,13 @@ def open_local(ref: Ref, folder: Path, settings: Settings) -> Dataset:
 
 def _places(ref: Ref, url: str, settings: Settings) -> Iterator[str]:
     """Where to look: the URL itself, then the URL as a store."""
-    url = url.rstrip("/")
-    yield url
+    yield url.rstrip("/")
     versions = [ref.version] if ref.version else catalog(settings).versions(ref.name)[::-1]
     for version in versions:
         variant = ref.variant or default_variant(settings, Ref(ref.name, version))
-        yield f"{url}/{ref.name}/{version}/{variant}"
-        yield f"{url}/datasets/{ref.name}/{version}/{variant}"
+        path = f"{ref.name}/{version}/{variant}"
+        yield below(url, path)
+        yield below(url, f"datasets/{path}")
 
 
 def _check(wanted: Ref, found: Ref, url: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from datahub.core.errors import BadArgument, ConnectionLost, HttpError, MissingExtra, OriginStalled
+from datahub.core.urls import shown
 from datahub.pack.ground import open_fs, translated
 from datahub.stream.origin import Received
 
@@ -36,7 +37,7 @@ class SystemFiles:
         return self._system
 
     def name(self, path: str) -> str:
-        return f"{self.url}/{path}"
+        return shown(f"{self.url}/{path}")
 
     def receive(self, path: str, start: int, end: int, seconds: float, received: Received) -> None:
         system = self._opened()

@@ -30,6 +30,7 @@ from datahub.core.errors import (
     NotTheFile,
     NotWritable,
     Offline,
+    OriginError,
     SizeMismatch,
 )
 from datahub.core.events import Event, Note
@@ -221,6 +222,21 @@ def test_a_file_that_changed_meanwhile_is_started_over(get, settings: Settings) 
         new = LARGE[::-1]
         origin.paths["/a"] = Behaviour(new, etag='"v2"')
         assert get(manifest(f"{origin.url}/a", data=new)).read_bytes() == new
+
+
+def test_a_download_goes_on_with_another_signature(get, settings: Settings) -> None:
+    with serving(**{"large__bin?sig=0ld": Behaviour(LARGE, cut=[1 << 20] * 40)}) as origin:
+        origin.paths["/large.bin?sig=n3w"] = Behaviour(LARGE)
+        with pytest.raises(OriginError) as caught:
+            wanted = plan(manifest(f"{origin.url}/large.bin?sig=0ld", data=LARGE), settings)
+            run(wanted, settings, policy=RetryPolicy(attempts=1, base=0.0))
+        kept = next(settings.downloads.rglob("*.part.json")).read_text()
+        assert "0ld" not in f"{caught.value} {kept}" and f"{origin.url}/large.bin" in kept
+        had = partial.progress(next(settings.downloads.rglob("*.part.json")).with_suffix("").with_suffix(""))
+        assert had > 0
+        origin.sent = 0
+        assert get(manifest(f"{origin.url}/large.bin?sig=n3w", data=LARGE)).read_bytes() == LARGE
+        assert origin.sent <= len(LARGE) - had
 
 
 def test_many_processes_download_once(settings: Settings) -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from datahub.core.urls import shown
+
 
 class DatahubError(Exception):
-    """Base of everything datahub raises on purpose."""
+    """Base of everything datahub raises on purpose. What it says holds no password or signature of a URL."""
 
     exit_code = 1
     retryable = False
 
     def __init__(self, message: str, next_step: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.next_step = next_step
+        self.message, self.next_step = shown(message), shown(next_step)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}; {self.next_step}" if self.next_step else self.message

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from datahub.core.errors import BadArgument, DatahubError
 from datahub.core.refs import SHARDS
+from datahub.core.urls import shown
 from datahub.pack.ground import open_fs, translated
 from datahub.pack.own.webdatasets import expand, parts
 from datahub.store.record import FILENAME
@@ -37,10 +37,7 @@ class Named:
     @property
     def shown(self) -> str:
         """The URL for people: without credentials and query."""
-        if self.local:
-            return self.url
-        parts = urlsplit(self.url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+        return self.url if self.local else shown(self.url)
 
 
 def names_shards(text: str) -> bool:
