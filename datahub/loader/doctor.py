@@ -11,11 +11,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from datahub.core import private
 from datahub.core.atomic import make_dir
 from datahub.core.errors import DatahubError
 from datahub.core.locks import FileLock
 from datahub.core.settings import Settings
 from datahub.core.sizes import format_bytes
+from datahub.wire.tokens import FILE, TOKEN, token_of
 
 ROOMY = 10 * 10**9
 """Free bytes under which the disk is worth a warning."""
@@ -37,6 +39,7 @@ def examine(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]
         lambda: _disk(settings),
         lambda: _locks(settings),
         lambda: _clock(settings),
+        lambda: _token(environ),
         _jpegtran,
         _processors,
         _accelerator,
@@ -105,6 +108,15 @@ def _clock(settings: Settings) -> Finding:
             "clock", "warning", f"the file server's clock is {skew:+.0f} s off this machine's", "locks allow for it"
         )
     return Finding("clock", "ok", f"file server and machine agree within {abs(skew):.1f} s")
+
+
+def _token(environ: Mapping[str, str]) -> Finding:
+    """Whether the token for cache servers is one, and for its owner only."""
+    if token_of(environ) is None:
+        return Finding("token", "ok", f"none for cache servers ({TOKEN}, {FILE})")
+    if TOKEN in environ or not (why := private.exposed(Path(environ[FILE]))):
+        return Finding("token", "ok", f"from {TOKEN if environ.get(TOKEN) else FILE}")
+    return Finding("token", "warning", f"{environ[FILE]}: {why}", f"run `chmod 600 {environ[FILE]}`")
 
 
 def _jpegtran() -> Finding:

@@ -9,7 +9,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from datahub.core import private
 from datahub.core.errors import BadArgument
+from datahub.core.events import Note
 from datahub.core.settings import Settings
 from datahub.core.sizes import parse_bytes
 from datahub.wire.tokens import read_tokens
@@ -88,6 +90,13 @@ def tokens_of(config: ServeConfig) -> Tokens:
     read = _tokens(config.token_file, "--token-file")
     admin = _tokens(config.admin_token_file, "--admin-token-file")
     return Tokens(read, admin, trusting=loopback(config.host))
+
+
+def exposures(config: ServeConfig) -> list[Note]:
+    """A warning of each secret that others can read."""
+    secrets = ("token_file", "admin_token_file", "key")
+    found = [(path, private.exposed(path)) for name in secrets if (path := getattr(config, name)) is not None]
+    return [Note("serve", f"{path}: {why}; run `chmod 600 {path}`", warning=True) for path, why in found if why]
 
 
 def cache_folder(config: ServeConfig, settings: Settings) -> Path:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from datahub.core.errors import BadArgument, WorkerDied
 from datahub.core.settings import Settings
-from datahub.serve.config import STALL, ServeConfig, Tokens, tokens_of
+from datahub.serve.config import STALL, ServeConfig, Tokens, exposures, tokens_of
 from datahub.serve.origins import normal
 from datahub.store.find import roots
 
@@ -56,6 +56,7 @@ def run(config: ServeConfig, settings: Settings, started: Callable[[str], None])
     if not (config.origin or config.allow_fetch or any(root.is_dir() for root in roots(settings))):
         raise BadArgument("--store", str(settings.home), "holds no datasets", "give another, or an --origin")
     url = f"{config.scheme}://{address(sockets[0])}"
+    _warn(config)
     if config.workers == 1:
         return _serve(config, settings, tokens, sockets[0], lambda: started(url))
     folder = tempfile.mkdtemp(prefix="datahub-serve-")
@@ -65,6 +66,17 @@ def run(config: ServeConfig, settings: Settings, started: Callable[[str], None])
     finally:
         del os.environ[FOLDER]
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _warn(config: ServeConfig) -> None:
+    """Of secrets that others can read, once for all processes."""
+    from datahub.serve.log import Lines
+
+    if notes := exposures(config):
+        lines = Lines(config.access_log)
+        for each in notes:
+            lines.listener(each)
+        lines.close()
 
 
 def bind(config: ServeConfig) -> list[socket.socket]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 
+from datahub.core import private
 from datahub.core.errors import BadArgument
 from datahub.serve.config import ServeConfig
 
@@ -15,6 +16,7 @@ def tls(config: ServeConfig) -> ssl.SSLContext | None:
     """Raises `BadArgument`."""
     if config.cert is None:
         return None
+    private.check(config.key or config.cert, "--key")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:

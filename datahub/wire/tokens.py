@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from datahub.core import private
 from datahub.core.errors import BadArgument
 
 TOKEN, FILE = "DATAHUB_TOKEN", "DATAHUB_TOKEN_FILE"
@@ -41,7 +42,10 @@ def job_of(environ: Mapping[str, str]) -> str:
 
 
 def read_tokens(path: Path, name: str) -> list[str]:
-    """The tokens of a file, one a line; what follows ``#`` is a comment. ``name`` is what the caller calls the file."""
+    """The tokens of a file, one a line; what follows ``#`` is a comment. ``name`` is what the caller calls the file.
+
+    Raises `BadArgument`, also for a file that everybody may write."""
+    private.check(path, name)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -53,9 +53,11 @@ def test_new_tokens_and_a_new_log_without_an_end(launch, tmp_path, workers):
     tokens, log = tmp_path / "tokens", tmp_path / "log"
     old, new = "o" * 32, "n" * 32
     tokens.write_text(old)
+    tokens.chmod(0o644)
     server = launch("--token-file", str(tokens), "--access-log", str(log), "--workers", workers)
     assert wait(lambda: len(server.children()) == (2 if workers == "2" else 0))
     assert not refused(server, old) and refused(server, new)
+    assert log.read_text().count("everybody may read it") == 1  # by whatever number of processes
     tokens.write_text(new)
     log.rename(tmp_path / "log.1")
     server.process.send_signal(signal.SIGHUP)
