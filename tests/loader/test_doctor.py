@@ -10,7 +10,7 @@ from datahub.loader.doctor import examine
 
 @pytest.mark.parametrize(
     ("mode", "level", "found"),
-    [(0o600, "ok", "from DATAHUB_TOKEN_FILE"), (0o644, "warning", "everybody may read it"), (0o666, "failure", "write")],
+    [(0o600, "ok", "from DATAHUB_TOKEN_FILE"), (0o644, "warning", "may read it"), (0o606, "failure", "write")],
 )
 def test_a_token_that_others_can_read_is_told(tmp_path, settings: Settings, mode, level, found):
     path = tmp_path / "token"
