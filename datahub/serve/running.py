@@ -56,12 +56,13 @@ def run(config: ServeConfig, settings: Settings, started: Callable[[str], None])
     if not (config.origin or config.allow_fetch or any(root.is_dir() for root in roots(settings))):
         raise BadArgument("--store", str(settings.home), "holds no datasets", "give another, or an --origin")
     url = f"{config.scheme}://{address(sockets[0])}"
-    _warn(config)
     if config.workers == 1:
+        _warn(config)
         return _serve(config, settings, tokens, sockets[0], lambda: started(url))
     folder = tempfile.mkdtemp(prefix="datahub-serve-")
     os.environ[FOLDER] = folder  # before prometheus-client is imported
     try:
+        _warn(config)
         return _Parent(config, settings, tokens, sockets).run(lambda: started(url))
     finally:
         del os.environ[FOLDER]
