@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from datahub.core.errors import BadArgument, WorkerDied
+from datahub.core.events import Note
 from datahub.core.settings import Settings
 from datahub.serve.config import STALL, ServeConfig, Tokens, exposures, tokens_of
 from datahub.serve.origins import normal
@@ -57,27 +58,14 @@ def run(config: ServeConfig, settings: Settings, started: Callable[[str], None])
         raise BadArgument("--store", str(settings.home), "holds no datasets", "give another, or an --origin")
     url = f"{config.scheme}://{address(sockets[0])}"
     if config.workers == 1:
-        _warn(config)
-        return _serve(config, settings, tokens, sockets[0], lambda: started(url))
+        return _serve(config, settings, tokens, sockets[0], lambda: started(url), exposures(config))
     folder = tempfile.mkdtemp(prefix="datahub-serve-")
     os.environ[FOLDER] = folder  # before prometheus-client is imported
     try:
-        _warn(config)
         return _Parent(config, settings, tokens, sockets).run(lambda: started(url))
     finally:
         del os.environ[FOLDER]
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _warn(config: ServeConfig) -> None:
-    """Of secrets that others can read, once for all processes."""
-    from datahub.serve.log import Lines
-
-    if notes := exposures(config):
-        lines = Lines(config.access_log)
-        for each in notes:
-            lines.listener(each)
-        lines.close()
 
 
 def bind(config: ServeConfig) -> list[socket.socket]:
@@ -112,7 +100,12 @@ def address(listening: socket.socket) -> str:
 
 
 def _serve(
-    config: ServeConfig, settings: Settings, tokens: Tokens, listening: socket.socket, ready: Callable[[], None]
+    config: ServeConfig,
+    settings: Settings,
+    tokens: Tokens,
+    listening: socket.socket,
+    ready: Callable[[], None],
+    notes: Sequence[Note] = (),
 ) -> int:
     from datahub.serve.log import Lines
     from datahub.serve.serving import serve
@@ -120,6 +113,8 @@ def _serve(
 
     tls(config)  # what is wrong with it is told before anything starts
     lines = Lines(config.access_log)
+    for each in notes:
+        lines.listener(each)
 
     sys.setswitchinterval(SWITCH)
 
@@ -149,7 +144,10 @@ class _Parent:
         from datahub.serve.transport import tls
 
         tls(self._config)
-        Lines(self._config.access_log).close()  # a log that cannot be written is told now
+        lines = Lines(self._config.access_log)  # one that cannot be written is told now
+        for each in exposures(self._config):
+            lines.listener(each)
+        lines.close()
         watched = {signal.SIGCHLD, signal.SIGHUP, *ENDING}
         signal.pthread_sigmask(signal.SIG_BLOCK, watched)
         try:
