@@ -51,6 +51,11 @@ class Mixture:
     def size(self, batch: int, lanes: int, /) -> int:
         return lanes * self.length(batch, lanes)
 
+    def every(self) -> Int:
+        return np.concatenate(
+            [base + each.blocks.every() for base, each in zip(self.bases[:-1], self.members, strict=True)]
+        )
+
     def length(self, batch: int, lanes: int) -> int:
         """Positions of each lane."""
         samples = np.array([each.blocks.samples for each in self.members])

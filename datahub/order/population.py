@@ -48,6 +48,10 @@ class Population(Protocol):
         """Samples of an epoch, the same for every epoch."""
         ...
 
+    def every(self) -> Int:
+        """The rows that an epoch may hold, ascending."""
+        ...
+
     def line(self, keyed: Keyed) -> Line: ...
 
 
@@ -62,6 +66,10 @@ class Blocks:
 
     def size(self, _batch: int, _lanes: int, /) -> int:
         return self.samples
+
+    def every(self) -> Int:
+        numbers = np.arange(self.samples, dtype=np.int64)
+        return numbers if self.kept is None else self.kept.rows(numbers)
 
     def line(self, keyed: Keyed) -> Line:
         return BlockLine(self, self.order(keyed.seed, keyed))

@@ -43,6 +43,9 @@ class Strata:
             return self.shares.longest(self._counts)
         return self.shares.shortest(self._counts) if self.stop == "shortest" else self.stop * batch
 
+    def every(self) -> Int:
+        return np.sort(self._rows).astype(np.int64)
+
     def line(self, keyed: Keyed) -> Line:
         if keyed.options.window != "all":
             reason = "weighted sampling takes samples from anywhere"

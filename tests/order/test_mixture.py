@@ -66,6 +66,17 @@ def kept_rows(member: Member) -> set[int]:
     return set(blocks.kept.rows(np.arange(len(blocks.kept))).tolist()) if blocks.kept else set(range(blocks.samples))
 
 
+@settings(max_examples=60, deadline=None)
+@given(case=mixtures())
+def test_every_row_of_a_mixture_is_told(case):
+    mixture, key = case
+    every = mixture.every()
+    kept = [base + row for base, each in zip(mixture.bases, mixture.members, strict=False) for row in kept_rows(each)]
+    assert every.tolist() == sorted(kept)
+    shown = mixture.line(key).rows(np.arange(mixture.size(key.batch, key.options.lanes)))
+    assert set(shown.tolist()) <= set(every.tolist())
+
+
 @settings(max_examples=40, deadline=None)
 @given(case=mixtures())
 def test_runs_of_a_thousand_are_exact_in_every_lane(case):
@@ -200,6 +211,7 @@ def test_strata_are_exact_and_walked_pass_after_pass(case):
     size = strata.size(key.batch, key.options.lanes)
     rows = strata.line(key).rows(np.arange(size))
     drawn = labels[rows]
+    assert strata.every().tolist() == np.flatnonzero(labels >= 0).tolist()
     assert size == {"size": int((labels >= 0).sum()), 5: 5 * key.batch}.get(strata.stop, size)
     for start in range(0, size - sum(weights) + 1, sum(weights)):
         assert np.bincount(drawn[start : start + sum(weights)], minlength=len(weights)).tolist() == weights
