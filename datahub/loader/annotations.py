@@ -60,13 +60,20 @@ class Annotations:
         """Where a member is in its shard."""
         return int(self._split.beside.of(stem)[0][row])
 
+    @property
+    def _stems(self) -> Sequence[str]:
+        return typed.stems({name: spec.type for name, spec in self._specs.items()})
+
+    def spans(self, index: NDArray[np.int64], rows: NDArray[Any]) -> list[Spans]:
+        """Where the members are that `read` reads, those of each kind together."""
+        places = [self._split.beside.of(stem) for stem in self._stems]
+        return [Spans(rows["shard"], offset[index], size[index]) for offset, size in places]
+
     def read(self, index: NDArray[np.int64], rows: NDArray[Any], read: Read, damage: Damage) -> list[Values]:
         """The values of some samples, whose places ``rows`` say. A damaged one lacks what cannot be read of it."""
         found: list[Values] = [{} for _ in index]
-        for stem in typed.stems({name: spec.type for name, spec in self._specs.items()}):
-            offset, size = self._split.beside.of(stem)
-            parts = read(Spans(rows["shard"], offset[index], size[index]))
-            for row, data in enumerate(parts):
+        for stem, spans in zip(self._stems, self.spans(index, rows), strict=True):
+            for row, data in enumerate(read(spans)):
                 try:
                     found[row] |= self._values(stem, data, (int(rows["height"][row]), int(rows["width"][row])))
                 except ValueError as error:

@@ -12,7 +12,7 @@ PATIENT = 0.1
 
 
 class Bottleneck(NamedTuple):
-    """``name``: origin, disk, decode, transform, assemble or consumer; "" before anything was measured."""
+    """``name``: origin, disk, memory, decode, transform, assemble or consumer; "" before anything was measured."""
 
     name: str
     because: str
@@ -22,7 +22,7 @@ class Bottleneck(NamedTuple):
 
 
 def bottleneck(spent: Mapping[str, float], *, workers: int, source: str) -> Bottleneck:
-    """Judge what `Counters` counted; ``source`` is where reads go: ``disk`` or ``origin``.
+    """Judge what `Counters` counted; ``source`` is where reads go: ``disk``, ``origin`` or ``memory``.
 
     A loop that hardly waits has a slow consumer. Otherwise it is the stage that took the most of the threads' time.
     Without threads the caller does every stage itself, and its waiting is their work.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from datahub.core.errors import DamagedImage
 from datahub.loader.assemble import Assembler
+from datahub.loader.holding import HeldOnDevice
 from datahub.loader.recipe import Supplies
 from datahub.loader.residency_files import Resident
 from datahub.loader.ring import Ring
@@ -78,6 +79,13 @@ class DeviceAssembler(Assembler):
         super().reside(resident)
         if resident is not None and resident.whole and self._on_device and "pixels" not in self._kept:
             self._kept["pixels"] = self._ring.keep(resident.pixels)
+
+    def begin(self, step: Step) -> Work:
+        work = super().begin(step)
+        if isinstance(self._source, HeldOnDevice):
+            with self._counters.timing("read"):
+                work.source = self._source.batch(self.spans(step.index))
+        return work
 
     def finish(self, work: Work) -> Ticket[Any]:
         step = self._settled(work)

@@ -8,6 +8,8 @@ from typing import Any
 
 from datahub.loader.bottleneck import bottleneck
 from datahub.loader.counters import Counters
+from datahub.loader.holding import HeldOnDevice
+from datahub.stream.held import HeldShards
 from datahub.stream.source import LocalShards, MemoryShards, ShardSource
 
 Stats = Mapping[str, Any]
@@ -23,7 +25,7 @@ def stats(counters: Counters, source: ShardSource, workers: int, prefetch: int, 
     ``wait_seconds`` of the caller for batches, ``use_seconds`` between them.
     The queue: ``ready`` of at most ``prefetch`` batches stand finished; ``ready_mean`` did when one was asked for.
     Of the last ten seconds of looping: ``samples_per_second``, ``bytes_per_second``, and which of origin, disk,
-    decode, transform, assemble and consumer is the ``bottleneck``, ``because`` of what.
+    memory, decode, transform, assemble and consumer is the ``bottleneck``, ``because`` of what.
     """
     totals = counters.totals()
     recent = counters.recent(totals)
@@ -48,7 +50,9 @@ def stats(counters: Counters, source: ShardSource, workers: int, prefetch: int, 
 
 
 def kind_of(source: ShardSource) -> str:
-    """Where reads go: ``disk`` or ``origin``."""
+    """Where reads go: ``disk``, ``origin``, or ``memory`` that holds everything."""
+    if isinstance(source, HeldShards | HeldOnDevice):
+        return "memory"
     return "disk" if isinstance(source, LocalShards | MemoryShards) else "origin"
 
 

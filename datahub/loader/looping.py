@@ -71,6 +71,8 @@ class Looping:
         course.begun = True
         batch = course.schedule.plan.batch
         self._assembler.reside(self._residency.open())
+        if (held := self._residency.hold()) is not None:
+            self._assembler.read_from(held)
         self.announced.begin(course, weakref.WeakMethod(self._progress))
         team = None if self._staff is None else self._staff.hired(self._kit)
         loop = Iteration(
@@ -187,7 +189,8 @@ class Looping:
     def stats(self) -> Stats:
         """What was done so far, the pace of the last seconds and what sets it: see `datahub.loader.listening.stats`."""
         loop = self._running()
-        return stats(self._counters, self._source, self._workers, self._prefetch, 0 if loop is None else loop.ready)
+        ready, source = 0 if loop is None else loop.ready, self._assembler.source
+        return stats(self._counters, source, self._workers, self._prefetch, ready)
 
     def on_stats(self, call: Callable[[Stats], Any] | None, *, every: float = 10.0) -> None:
         """Have ``call(loader.stats())`` made in the loop's thread, as a batch is handed out, every so many seconds.
@@ -217,6 +220,8 @@ class Looping:
         if self._staff is not None:
             self._staff.close()
         self._assembler.close()
+        self._assembler.read_from(self._source)
+        self._residency.close()
         self._source.close()
 
     def __enter__(self) -> Self:
@@ -236,8 +241,8 @@ class Looping:
     def _kit(self) -> Kit:
         """What worker processes make batches with."""
         plan, resident = self._course.schedule.plan, self._residency.mapped()
-        aside = self._staff is not None and self._staff.sets_aside
-        return Kit(self.split, self._source, self.recipe, plan, self._supplies.seed, aside, resident, self._workers)
+        aside, source = self._staff is not None and self._staff.sets_aside, self._assembler.source
+        return Kit(self.split, source, self.recipe, plan, self._supplies.seed, aside, resident, self._workers)
 
     def _running(self) -> Iteration | None:
         loop = None if self._loop is None else self._loop()

@@ -20,6 +20,7 @@ from datahub.loader.residency_files import Resident
 from datahub.loader.schedule import Step
 from datahub.loader.work import Work
 from datahub.stream.heap import keep_freed_memory
+from datahub.stream.source import ShardSource
 from datahub.stream.spans import Spans
 from datahub.tensor.decode import Encoded, decode_each, decode_rows
 from datahub.tensor.draws import Draws
@@ -58,6 +59,21 @@ class Pieces:
         self._resident = resident
         if resident is not None:
             keep_freed_memory()
+
+    @property
+    def source(self) -> ShardSource:
+        """What the bytes of batches to come are read from."""
+        return self._source
+
+    def read_from(self, source: ShardSource) -> None:
+        self._source = source
+
+    def spans(self, index: NDArray[np.int64]) -> Spans:
+        """All that is read of the shards for some rows."""
+        rows = self._rows_of(index)
+        images = [Spans(rows["shard"], rows["offset"], rows["size"])] if self._images or self._encoded else []
+        beside = [] if self._annotations is None else self._annotations.spans(index, rows)
+        return Spans.joined([*images, *beside])
 
     def into(self, empty: Empty | None) -> None:
         """Have the pixels of batches to come written into what ``empty`` gives; None: memory of their own."""
@@ -162,15 +178,16 @@ class Pieces:
 
     def _read(self, work: Work, rows: slice, spans: Spans) -> Sequence[Encoded]:
         """The rows' bytes; those that a shard cut short does not hold are set aside and come empty."""
+        source = work.source or self._source
         try:
-            return self._source.read_many(spans)
+            return source.read_many(spans)
         except ShardCut:
             if not self._fillers.allowed:
                 raise
         found: list[Encoded] = []
         for row, span in enumerate(spans.rows(), rows.start):
             try:
-                found.append(self._source.read(*span))
+                found.append(source.read(*span))
             except ShardCut as cut:
                 self._fillers.set_aside(work, row, self._fillers.damage(work, row, cut.problems[0].message))
                 found.append(b"")

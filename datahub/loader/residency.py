@@ -1,5 +1,7 @@
 """Where a loader's pixels live: streamed from shards, decoded once on the host, or whole on the device.
 
+Or its encoded bytes, which are decoded for every batch but read from the shards once; ``auto`` never chooses that.
+
 The decision is a pure function of `Facts`; `datahub.loader.residency_files` makes and opens what it asks for.
 """
 
@@ -11,8 +13,8 @@ from typing import Literal
 from datahub.core.errors import BadArgument, DiskFull
 from datahub.core.sizes import format_bytes
 
-Kind = Literal["stream", "host", "device"]
-CHOICES = ("auto", "stream", "host", "device")
+Kind = Literal["stream", "host", "device", "encoded"]
+CHOICES = ("auto", "stream", "host", "device", "encoded")
 
 SMALLEST = 1 << 20
 """Decoded bytes below which decoding every epoch anew costs less than it is worth to keep."""
@@ -23,6 +25,7 @@ PATIENCE = 5.0
 PER_SAMPLE, PER_BYTE = 15e-6, 8e-9
 """Seconds of one thread: of reading and decoding a sample at all, and of each byte it decodes to."""
 NO_SHAPE = "the images have no one shape"
+FEWER = 'choose fewer samples (part=, max_samples=), pack a smaller variant (max256), or use "stream"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,10 @@ class Facts:
     """Where batches are made, if not on the host."""
     device_memory: int | None = None
     """Bytes free there; None where that cannot be told."""
+    encoded: int = 0
+    """Bytes of memory for all that batches read of the shards; told where it is asked for."""
+    ranks: int = 1
+    """Processes of this machine that each hold them, where they are held on the host."""
 
     @property
     def decoded(self) -> int:
@@ -77,6 +84,8 @@ def decide(wanted: str, facts: Facts) -> Residence:
         return Residence("stream", "asked for")
     if not facts.samples:
         return Residence("stream", "the split is empty")
+    if wanted == "encoded":
+        return _encoded(facts)
     if facts.obstacle is not None:
         return Residence("stream", facts.obstacle)
     if wanted == "auto":
@@ -85,6 +94,18 @@ def decide(wanted: str, facts: Facts) -> Residence:
             return Residence("stream", reason)
         return _device(facts) if _fits_device(facts) else _host(facts)
     return _asked_for(wanted, facts)
+
+
+def _encoded(facts: Facts) -> Residence:
+    if not facts.encoded:
+        return Residence("stream", "batches read nothing of the shards")
+    size, here = f"{format_bytes(facts.encoded)} of encoded samples", facts.device is None
+    free, ranks = (facts.memory, facts.ranks) if here else (facts.device_memory, 1)
+    if free is not None and facts.encoded * ranks > free:
+        each, where = f" in each of {ranks} ranks" if ranks > 1 else "", facts.device or "memory"
+        raise BadArgument("residency", "encoded", f"{size}{each}, and {format_bytes(free)} of {where} are free", FEWER)
+    where = "in memory" if here else f"on {facts.device}, from where those of a batch come back in one copy"
+    return Residence("encoded", f"{size} {where}")
 
 
 def _asked_for(wanted: str, facts: Facts) -> Residence:

@@ -12,8 +12,9 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from datahub.core.errors import DamagedImage, ShardCut
+from datahub.core.errors import DamagedImage
 from datahub.store.dataset import Split
+from datahub.stream.held import read_what_is_there
 from datahub.stream.source import ShardSource
 from datahub.stream.spans import Data, Spans
 from datahub.tensor.decode import decode_rows
@@ -45,7 +46,8 @@ def decode_split(
     def piece(rows: range) -> tuple[bytes, list[int]]:
         out = np.empty((len(rows), *shape), np.uint8)
         where = split.locate[rows.start : rows.stop]
-        encoded = _read(source, Spans(where["shard"], where["offset"], where["size"]))
+        read = read_what_is_there(source, Spans(where["shard"], where["offset"], where["size"]))
+        encoded = [data or b"" for data in read]  # what is not there does not decode
         damaged = _decode(encoded, out)
         _write_at(file.fileno(), out, start + rows.start * row_bytes)
         return hashlib.blake2b(out.data).digest(), [rows.start + row for row in damaged]
@@ -80,21 +82,6 @@ def pieces(samples: int, row_bytes: int) -> list[range]:
 
 def _combined(digests: Iterable[bytes]) -> str:
     return "blake2b:" + hashlib.blake2b(b"".join(digests)).hexdigest()
-
-
-def _read(source: ShardSource, spans: Spans) -> Sequence[Data]:
-    """The spans' bytes; those that a shard cut short does not hold come empty, and do not decode."""
-    try:
-        return source.read_many(spans)
-    except ShardCut:
-        return [_read_or_empty(source, span) for span in spans.rows()]
-
-
-def _read_or_empty(source: ShardSource, span: tuple[int, int, int]) -> Data:
-    try:
-        return source.read(*span)
-    except ShardCut:
-        return b""
 
 
 def _decode(encoded: Sequence[Data], out: NDArray[np.uint8]) -> list[int]:

@@ -1,4 +1,4 @@
-"""What a loader knows of its own residency: the decision, and the pixels once they are opened."""
+"""What a loader knows of its own residency: the decision, and the pixels or bytes once they are opened."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from datahub.core.errors import DatahubError, DiskError, LockTimeout, StoreDamaged
 from datahub.core.settings import Settings
+from datahub.loader.holding import Holding
 from datahub.loader.memory import available_memory
 from datahub.loader.recipe import Recipe
 from datahub.loader.residency import Facts, Residence, decide
@@ -36,7 +37,8 @@ def obstacle(split: Split, recipe: Recipe) -> str | None:
 class Residency:
     """Decides when it is made, raising what `decide` raises; opens when first needed, and decodes nothing before that.
 
-    ``timeout``: seconds to wait for another process that decodes.
+    ``timeout``: seconds to wait for another process that decodes. ``holding``: of encoded bytes, where those are asked
+    for, in each of ``ranks`` processes of this machine.
     """
 
     def __init__(
@@ -49,9 +51,11 @@ class Residency:
         *,
         workers: int,
         timeout: float,
+        holding: Holding,
+        ranks: int = 1,
         backend: Backend | None = None,
     ) -> None:
-        self._backend = backend
+        self._backend, self._holding, self._ranks = backend, holding, ranks
         self._wanted, self._split, self._source, self._settings = wanted, split, source, settings
         self._workers, self._timeout = max(1, workers), timeout
         self._obstacle = obstacle(split, recipe)
@@ -69,7 +73,7 @@ class Residency:
 
         Raises `DiskError`, `LockTimeout` or `StoreDamaged` where residency was asked for; ``auto`` then streams.
         """
-        if self.chosen.kind == "stream" or self._opened is not None:
+        if self.chosen.kind in ("stream", "encoded") or self._opened is not None:
             return self._opened
         assert self._shape is not None
         try:
@@ -87,6 +91,16 @@ class Residency:
             found = Resident(pixels, found.damaged, whole=True)
         self._opened = found
         return found
+
+    def hold(self) -> ShardSource | None:
+        """What answers from memory, into which the shards are read now unless they were before; None: they are read.
+
+        Raises as `Holding.open` does.
+        """
+        return self._holding.open() if self.chosen.kind == "encoded" else None
+
+    def close(self) -> None:
+        self._holding.close()
 
     def mapped(self) -> Mapped | None:
         """The file of the pixels that `open` found, for other processes to map."""
@@ -119,6 +133,8 @@ class Residency:
             workers=self._workers,
             device=None if self._backend is None else str(self._backend.device),
             device_memory=None if self._backend is None else self._backend.free_memory(),
+            encoded=self._holding.size if self._wanted == "encoded" else 0,
+            ranks=self._ranks,
         )
 
 

@@ -112,7 +112,7 @@ def shard_source(
     from datahub.stream.remote import RemoteVariant
 
     assert isinstance(elsewhere, RemoteVariant)
-    ranks = _count(environ, "LOCAL_WORLD_SIZE")
+    ranks = ranks_here(environ)
     nodes = max(1, _count(environ, "WORLD_SIZE") // ranks) if "LOCAL_WORLD_SIZE" in environ else 1
     everything = int(split.locate["size"].sum(dtype="u8")) if shuffle else 0
     block = split.block * everything // max(1, len(split.locate))
@@ -131,6 +131,11 @@ def spread(options: OrderOptions, nodes: int, everything: int, block: int) -> in
     own = options.lanes // nodes
     share = everything // nodes
     return share if options.window == "all" else min(share, 2 * own * options.window * block)
+
+
+def ranks_here(environ: Mapping[str, str]) -> int:
+    """Processes of the job on this machine."""
+    return _count(environ, "LOCAL_WORLD_SIZE")
 
 
 def _count(environ: Mapping[str, str], name: str) -> int:

@@ -20,6 +20,7 @@ from datahub.loader.counters import Counters
 from datahub.loader.course import Asked, Course
 from datahub.loader.device import CudaOptions, backend_of
 from datahub.loader.device_assembler import DeviceAssembler
+from datahub.loader.holding import Holding
 from datahub.loader.looping import Looping
 from datahub.loader.members import open_members
 from datahub.loader.opening import open_or_fetch
@@ -28,7 +29,7 @@ from datahub.loader.quarantine import Quarantine
 from datahub.loader.recipe import Supplies, Transform, recipe_of
 from datahub.loader.resident import Residency
 from datahub.loader.ring import Ring
-from datahub.loader.sources import Where, shard_source, source_of
+from datahub.loader.sources import Where, ranks_here, shard_source, source_of
 from datahub.loader.topology import Topology
 from datahub.loader.workers import default_workers
 from datahub.order.formula import OrderOptions
@@ -88,6 +89,13 @@ class StreamingLoader(Looping):
     map; ``"host"`` does so whatever the size, ``"device"`` keeps the pixels in memory whole, ``"stream"`` decodes each
     batch. All give the same batches, and `explain` says what was chosen and why.
 
+    ``residency="encoded"`` reads all that batches need of the shards once, when the first loop begins, and holds it: on
+    the device where there is one, else in this process's memory, which its worker processes share. Later epochs read no
+    disk and no network; images are decoded for every batch. It is for machines whose disk, network or page cache
+    cannot hold or feed the set and whose card has tens of gigabytes free: a batch is gathered there and comes back to
+    the host in one copy, for decoders read bitstreams there. ``"auto"`` never chooses it, and what does not fit is
+    refused.
+
     ``device="cuda"`` (this rank's card, ``"cuda:1"`` or a `datahub.loader.device.CudaOptions`) gives batches whose
     tensors are all there: JPEGs are cut in their bitstream, decoded and augmented on the card, in streams of the
     loader's own; nothing waits for the caller's. Draws and pixels are those of the host, but for what nvJPEG decodes
@@ -127,7 +135,7 @@ class StreamingLoader(Looping):
         cache_dir: str | PathLike[str] | None = None,
         cache_limit: int | str | None = None,
         download: bool = False,
-        residency: Literal["auto", "stream", "host", "device"] = "auto",
+        residency: Literal["auto", "stream", "host", "device", "encoded"] = "auto",
         order: OrderOptions | None = None,
         on_error: Literal["raise", "quarantine"] = "raise",
         topology: Topology | None = None,
@@ -164,9 +172,9 @@ class StreamingLoader(Looping):
             dtype=dtype,
             channels_last=channels_last,
         )
-        readers = threads if processes else 1
+        readers, scattered = threads if processes else 1, shuffle and residency != "encoded"
         shards = members.source(
-            partial(shard_source, environ=os.environ, options=options, shuffle=shuffle, readers=readers)
+            partial(shard_source, environ=os.environ, options=options, shuffle=scattered, readers=readers)
         )
         quarantine = Quarantine.of(found, settings.home) if set_aside else None
         supplies = Supplies(found, shards, recipe, Counters(), seed, quarantine)
@@ -181,13 +189,23 @@ class StreamingLoader(Looping):
             topology=topology,
             mixing=recipe.mixing,
         )
+        assembler = Assembler(supplies) if backend is None else DeviceAssembler(supplies, Ring(backend, timeout))
         resident = Residency(
-            residency, found, shards, settings, recipe, workers=threads, timeout=timeout, backend=backend
+            residency,
+            found,
+            shards,
+            settings,
+            recipe,
+            workers=threads,
+            timeout=timeout,
+            holding=Holding(members.population, assembler, shards, workers=threads, timeout=timeout, backend=backend),
+            ranks=ranks_here(os.environ),
+            backend=backend,
         )
         super().__init__(
             supplies,
             Course(members, asked),
-            Assembler(supplies) if backend is None else DeviceAssembler(supplies, Ring(backend, timeout)),
+            assembler,
             resident,
             Staff(supplies.counters, quarantine) if processes and threads else None,
             Announced(members, shards, resident, aloud=settings.announce),

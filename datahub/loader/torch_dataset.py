@@ -102,6 +102,9 @@ class StreamingDataset(IterableDataset[Any]):
 
     def _begin(self, seat: Seat) -> Iterator[Any]:
         refuse_wrapped()
+        if seat.inside and self._options.get("residency") == "encoded":
+            reason = "every worker process of a DataLoader would hold the set for itself"
+            raise BadArgument("residency", "encoded", reason, "use StreamingLoader, or DataLoader(num_workers=0)")
         loader = self._loader
         loop = number(seat.seed if seat.inside else secrets.randbits(62), self._loops)
         self._loops += 1

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from datahub.loader.annotations import Values
 from datahub.loader.residency_files import Resident
 from datahub.loader.schedule import Step
+from datahub.stream.source import ShardSource
 from datahub.tensor.draws import Draws
 
 PIECE_BYTES = 256 << 10
@@ -39,6 +40,8 @@ class Work:
     """Whether videos are decoded, each of which is worth a thread."""
     resident: Resident | None = None
     """The pixels of all rows, where they were decoded before."""
+    source: ShardSource | None = None
+    """What holds the bytes of this batch alone; None: the loader's own source has them."""
 
     def pieces(self, workers: int) -> list[slice]:
         """Parts for threads to take: few where the images are small, for then the interpreter's lock is the limit."""

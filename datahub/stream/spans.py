@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -34,6 +34,13 @@ class Spans:
     def rows(self) -> Iterator[tuple[int, int, int]]:
         """(shard, offset, size) of each, as plain ints."""
         return zip(self.shard.tolist(), self.offset.tolist(), self.size.tolist(), strict=True)
+
+    @staticmethod
+    def joined(parts: Sequence[Spans]) -> Spans:
+        """The spans of all parts, int64."""
+        none = [np.zeros(0, np.int64)]
+        columns = ([getattr(each, name).astype(np.int64) for each in parts] for name in ("shard", "offset", "size"))
+        return Spans(*(np.concatenate(none + column) for column in columns))
 
     def take(self, rows: slice | NDArray[Any]) -> Spans:
         return Spans(self.shard[rows], self.offset[rows], self.size[rows])

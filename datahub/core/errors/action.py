@@ -63,12 +63,13 @@ class MissingLibrary(ActionNeeded):
 
 
 class DeviceOutOfMemory(ActionNeeded):
-    def __init__(self, device: str, cause: str) -> None:
-        super().__init__(
-            f"{device} has no memory left for the next batches: {cause}",
-            'lower batch_size or prefetch, or use residency="host" where the pixels are held on the device',
-        )
-        self.device, self.cause = device, cause
+    """``what``: what there is no memory for."""
+
+    NEXT = 'lower batch_size or prefetch, or use residency="host" where the pixels are held on the device'
+
+    def __init__(self, device: str, cause: str, what: str = "the next batches", next_step: str = NEXT) -> None:
+        super().__init__(f"{device} has no memory left for {what}: {cause}", next_step)
+        self.device, self.cause, self.what = device, cause, what
 
 
 class TokenRefused(ActionNeeded):
