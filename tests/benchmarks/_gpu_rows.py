@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterable
@@ -36,8 +37,9 @@ def ours(bench: Bench, row: str) -> dict[str, Any]:
     name, _, value = setting.partition("=")
     share = float(value) if name == "share" else None
     workers = int(value) if name == "workers" else None
+    residency = value if name == "residency" else "auto"
     try:
-        with loader(bench, variant, share, num_workers=workers) as made:
+        with loader(bench, variant, share, num_workers=workers, residency=residency) as made:
             for image, _ in made:
                 assert image.shape[1:] == (3, SIZE, SIZE) and image.dtype == torch.bfloat16
                 assert image.is_contiguous(memory_format=torch.channels_last) and image.device == bench.device
@@ -45,13 +47,27 @@ def ours(bench: Bench, row: str) -> dict[str, Any]:
             found = bench.rate(lambda: (image for image, _ in made))
             stats = made.stats()
             how = next(line for line in made.explain().splitlines() if line.startswith("device: "))
-            return {**found, "stats": _stages(stats), "refused": stats["refused"], "how": how}
+            fetch = _fetched(bench, made) if residency == "encoded" else {}
+            return {**found, **fetch, "stats": _stages(stats), "refused": stats["refused"], "how": how}
     except NotInStore as error:
         if variant == "published":
             raise
         raise Missing("was not packed: jpegtran is not on the PATH, or failed") from error
     except BadArgument as error:
         raise Missing(str(error)) from error
+
+
+def _fetched(bench: Bench, made: Any) -> dict[str, Any]:
+    """Of the first batch's bytes, from the device to this process's memory."""
+    spans = made._assembler.spans(made._course.schedule.step(0, 0).index)
+    seconds = statistics.median(_timed(lambda: made._assembler.source.batch(spans)) for _ in range(20))
+    return {"fetch_gb_s": round(int(spans.size.sum()) / seconds / 1e9, 2), "fetch_ms": round(seconds * 1e3, 2)}
+
+
+def _timed(call: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
 
 
 def _stages(stats: Any) -> dict[str, float]:

@@ -10,6 +10,8 @@ says so and the next one begins; none begins after ``--minutes``. The last line 
 - ``published``, ``tiled``: ImageNet JPEGs (``--images``, ``--repeat`` copies of each, distinct by a comment) through
   `StreamingLoader(device=)`: random resized crop 224, flip, bf16 channels-last batches of 256 on the device; also
   with fewer worker threads, and with nvImageCodec, where it is installed, at several shares for the hardware engine.
+- ``published residency=encoded``, ``tiled residency=encoded``: the same with the encoded bytes held on the device; and
+  ``fetch``, gigabytes a second of a batch's bytes gathered there and brought back, and its milliseconds.
 - ``torchvision``, ``nvimagecodec``, ``spdl``, ``dali``: the same work by others (`_gpu_peers`), the bytes in memory;
   one that is not installed prints why.
 - ``kernel``: the fused kernel's bytes a second, read and written, as a share of a device-to-device copy's; then its
@@ -44,11 +46,12 @@ from tests.benchmarks._gpu_peers import PEERS, Missing  # noqa: E402
 from tests.benchmarks._gpu_rows import OURS, row_of  # noqa: E402
 
 SHARES, WORKERS = (0.5, 0.75, 1.0), (2, 4, 8)
+HELD = tuple(f"{each} residency=encoded" for each in OURS)
 VARIED = (
     *(f"{each} workers={workers}" for each in OURS for workers in WORKERS),
     *(f"{each} share={share}" for each in OURS for share in SHARES),
 )
-ROWS = ("device", "kernel", *OURS, *PEERS, "step", "cifar", *VARIED)
+ROWS = ("device", "kernel", *OURS, *PEERS, "step", "cifar", *HELD, *VARIED)
 """What is asked for comes first."""
 GOALS = {"ours_of_torchvision": 2.0, "ours_of_dali": 1.2, "kernel": 0.7, "step": 0.97, "cifar": 5e6}
 ROW_SECONDS = 150.0

@@ -28,7 +28,9 @@ def bench(tmp_path_factory) -> bench_gpu.Bench:
 
 
 @pytest.mark.filterwarnings("ignore:The image decoding")  # a peer uses what torchvision retires
-@pytest.mark.parametrize("row", ["device", "published", "torchvision", "kernel", "cifar"])
+@pytest.mark.parametrize(
+    "row", ["device", "published", "published residency=encoded", "torchvision", "kernel", "cifar"]
+)
 def test_rows(bench, row):
     found = _gpu_rows.row_of(bench, row)
     assert found[{"kernel": "microseconds", "device": "copy_gb_s"}.get(row, "images_s")] > 0
