@@ -18,6 +18,8 @@ from datahub.wire.tokens import read_tokens
 
 PREFIX = "DATAHUB_SERVE_"
 POLICIES = ("epoch", "lru")
+BACKLOG = 1024
+"""Connections that wait to be taken in."""
 STALL = 60.0
 """Seconds in which a client must take something of what it is sent, or its connection is ended."""
 SHORTEST = 16

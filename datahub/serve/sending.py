@@ -24,8 +24,8 @@ from datahub.wire.ranges import Range
 
 STEP = 4 << 20
 """Bytes that a client must take in `STALL` seconds."""
-TURN = 1 << 20
-"""Bytes that are sent before others have their turn."""
+TURN = 2 << 20
+"""Bytes that are sent before others have their turn: sendfile goes on for as long as a client keeps up with it."""
 COPY = 256 << 10
 """Bytes copied at once where sendfile cannot be used: under TLS."""
 JOB_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -197,11 +197,15 @@ class _Body:
             await response.write(memoryview(piece.data)[piece.offset : piece.offset + piece.size])
         elif self._request.secure:
             for at in range(start, piece.size, COPY):
+                await asyncio.sleep(0)  # writing waits for a client that is slow, and for no other
                 await response.write(piece.bytes(at, COPY))
         else:
-            loop, left = asyncio.get_running_loop(), piece.size - start
-            if await loop.sendfile(transport, cast(Any, piece.handle), piece.offset + start, left) != left:
-                raise ConnectionResetError("the file ended early")
+            loop, handle = asyncio.get_running_loop(), cast(Any, piece.handle)
+            for at in range(start, piece.size, TURN):
+                await asyncio.sleep(0)
+                size = min(TURN, piece.size - at)
+                if await loop.sendfile(transport, handle, piece.offset + at, size) != size:
+                    raise ConnectionResetError("the file ended early")
 
 
 def _at_once(transport: asyncio.Transport, handle: Handle, piece: Piece) -> int:

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from datahub.core.settings import Settings
 from datahub.serve.app import build
-from datahub.serve.config import ServeConfig, Tokens
+from datahub.serve.config import BACKLOG, ServeConfig, Tokens
 from datahub.serve.connection import FIELD, LINE, Connection, refusing
 from datahub.serve.log import Lines, access_log, libraries
 from datahub.serve.reloading import read_again
@@ -25,6 +25,8 @@ from datahub.serve.transport import tls
 IDLE = 75.0
 """Seconds that a connection without a request is kept, and that a request's headers may take."""
 POLL = 0.05
+AT_ONCE = 8
+"""Connections that are taken in before those that are there have their turn again."""
 SPARE = 512
 """Descriptors that are not for connections."""
 BUSY = (
@@ -73,14 +75,15 @@ async def _serve(
 ) -> int:
     app = build(config, settings, tokens, lines.listener)
     runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=0.1)  # what is waited for was, by then
+    context = tls(config)
+    told = _on_signals(stop, lambda: read_again(app[SERVER], context, lines))
     await runner.setup()
     assert runner.server is not None
     runner.server.request_handler = refusing(runner.server.request_handler)
-    context = tls(config)
-    told = _on_signals(stop, lambda: read_again(app[SERVER], context, lines))
     listener = await asyncio.get_running_loop().create_server(
-        _factory(runner.server, config.connections, lines), sock=listening, ssl=context, backlog=1024
+        _factory(runner.server, config.connections, lines), sock=listening, ssl=context, backlog=AT_ONCE
     )
+    listening.listen(BACKLOG)  # asyncio knows one number for those that wait and those that it takes in at once
     try:
         ready()
         await stop.wait()
