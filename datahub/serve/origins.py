@@ -51,6 +51,8 @@ class Found:
 
 FOLDER = "file://"
 SCHEMES = ("http", "https", "datahub+http", "datahub+https")
+OWN = (FOLDER, *(f"{each}://" for each in SCHEMES))
+"""How the URLs begin that are read without fsspec."""
 LISTED, LISTING = 30.0, 5.0
 """Seconds for which an origin's list is good, and that it may take."""
 

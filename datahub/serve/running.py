@@ -1,7 +1,8 @@
 """``datahub serve``: one process, or several on one port, watched by a parent.
 
 The parent opens every process's socket (SO_REUSEPORT: the kernel spreads connections) and keeps it open, so that a
-process that dies leaves its clients in the queue of the one that takes its place.
+process that dies leaves its clients in the queue of the one that takes its place. That one is a fork of a parent which
+has loaded everything: it answers at once, however busy the machine is.
 """
 
 from __future__ import annotations
@@ -15,20 +16,23 @@ import socket
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from datahub.core.errors import BadArgument, WorkerDied
+from datahub.core.errors import BadArgument, DatahubError, WorkerDied
 from datahub.core.events import Note
 from datahub.core.settings import Settings
-from datahub.serve.config import STALL, ServeConfig, Tokens, exposures, tokens_of
-from datahub.serve.origins import normal
+from datahub.serve.config import BACKLOG, STALL, ServeConfig, Tokens, exposures, tokens_of
+from datahub.serve.loading import load
+from datahub.serve.origins import OWN, normal
 from datahub.store.find import roots
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-BACKLOG = 1024
 ENDING = (signal.SIGTERM, signal.SIGINT)
+HELD = {signal.SIGHUP, signal.SIGTERM}
+"""Signals that a process which starts is not told before its loop hears them: they would look like a failure."""
 SOON, OFTEN = 2.0, 5
 """A process that dies within so many seconds, so many times in a row, is not started again."""
 SWITCH = 0.0005
@@ -51,17 +55,21 @@ def run(config: ServeConfig, settings: Settings, started: Callable[[str], None])
     Raises `BadArgument`, `DiskError`s, and `WorkerDied` where a process cannot be kept alive.
     """
     tokens = tokens_of(config)
-    for origin in config.origin:
-        normal(origin)
+    origins = [normal(each) for each in config.origin]
     sockets = bind(config)
     if not (config.origin or config.allow_fetch or any(root.is_dir() for root in roots(settings))):
         raise BadArgument("--store", str(settings.home), "holds no datasets", "give another, or an --origin")
     url = f"{config.scheme}://{address(sockets[0])}"
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    gc.disable()  # what is loaded stays: looking through it again and again made a tenth of the start
+    clients = config.allow_fetch or not all(each.startswith(OWN) for each in origins)
     if config.workers == 1:
+        load(clients=clients)
         return _serve(config, settings, tokens, sockets[0], lambda: started(url), exposures(config))
     folder = tempfile.mkdtemp(prefix="datahub-serve-")
     os.environ[FOLDER] = folder  # before prometheus-client is imported
     try:
+        load(clients=clients)
         return _Parent(config, settings, tokens, sockets).run(lambda: started(url))
     finally:
         del os.environ[FOLDER]
@@ -120,6 +128,7 @@ def _serve(
 
     def begun() -> None:
         gc.freeze()  # modules and routes stay: looking through them again and again held requests up
+        gc.enable()
         ready()
 
     try:
@@ -176,6 +185,8 @@ class _Parent:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all, and the parent passes it on
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD, signal.SIGINT})  # the rest once heard
             code = self._child(worker.number)
+        except Exception as error:  # noqa: BLE001 - nobody else would tell it
+            _tell(worker.number, error)
         finally:
             os._exit(code)
 
@@ -241,6 +252,15 @@ class _Parent:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         self._workers.clear()
+
+
+def _tell(number: int, error: Exception) -> None:
+    from datahub.serve.log import STDERR, Lines
+
+    lines = Lines(STDERR)
+    text = error.message if isinstance(error, DatahubError) else "".join(traceback.format_exception(error))
+    lines.listener(Note("serve", f"process {number} ends: {text}", warning=True))
+    lines.close()
 
 
 def _forget_metrics(pid: int) -> None:
