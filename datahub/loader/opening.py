@@ -12,6 +12,7 @@ from PIL import Image
 from torch.utils.data import Dataset as TorchDataset
 
 from datahub.core.errors import DamagedSample, NotInStore
+from datahub.core.images import checked
 from datahub.core.refs import Ref, is_shards
 from datahub.core.settings import Settings, resolve
 from datahub.loader.sources import Where, source_of
@@ -142,7 +143,7 @@ class Vision(TorchDataset[tuple[Any, Any]]):
 
     def _image(self, sample: Sample) -> Image.Image:
         try:
-            return Image.open(io.BytesIO(sample.encoded), formats=FORMATS).convert(self._mode)
+            return Image.open(io.BytesIO(checked(sample.encoded)), formats=FORMATS).convert(self._mode)
         except (OSError, SyntaxError, ValueError) as error:
             row = self.split.locate[sample.index]
             shard = self.split.shards[int(row["shard"])].name

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-PIXEL_CAP = 1 << 28
-"""Pixels above which an image is refused before memory is taken for it."""
+from datahub.core.images import PIXEL_CAP, check_bits, checked
 
 EXTENSIONS = {
     "jpeg": "jpg",
@@ -93,6 +92,7 @@ def _jpeg(data: bytes) -> Looks:
         if marker == 0xFF:
             at += 1
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            check_bits(data[at + 4])
             return Looks(
                 "jpeg", int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
             )
@@ -105,6 +105,8 @@ def _by_pillow(data: bytes) -> Looks:
     try:
         with QUIET, Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return Looks(str(image.format).lower(), *image.size)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"more than {PIXEL_CAP} pixels") from error
     except BROKEN as error:
         raise ValueError("no image that can be read") from error
 
@@ -112,7 +114,7 @@ def _by_pillow(data: bytes) -> Looks:
 def pixels(data: bytes) -> NDArray[np.uint8]:
     """uint8 RGB ``(H, W, 3)``; raises ``ValueError``."""
     try:
-        with QUIET, Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with QUIET, Image.open(io.BytesIO(checked(data)), formats=FORMATS) as image:
             return np.asarray(image.convert("RGB"))
     except BROKEN as error:
         raise ValueError(f"cannot be decoded: {error}") from error
@@ -124,7 +126,7 @@ def plain(data: bytes) -> tuple[NDArray[np.uint8] | None, str]:
     Raises ``ValueError``.
     """
     try:
-        with QUIET, Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with QUIET, Image.open(io.BytesIO(checked(data)), formats=FORMATS) as image:
             if why := unfit(image):
                 return None, why
             return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB")), ""

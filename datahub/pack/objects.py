@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datahub.core.errors import BadArgument, NotReadable
+from datahub.core.images import PIXEL_CAP
 from datahub.pack import images
 from datahub.pack.listed import LARGEST
 from datahub.store import rle, typed, video
@@ -153,8 +154,8 @@ def _decoded(data: bytes) -> Image.Image:
         with images.QUIET, Image.open(io.BytesIO(data)) as image:
             if image.format not in LOSSLESS:
                 raise ValueError(f"is a {image.format}, which changes class numbers: give a PNG")
-            if image.width * image.height > typed.PIXEL_CAP:
-                raise ValueError(f"has {image.width * image.height} pixels, more than {typed.PIXEL_CAP}")
+            if image.width * image.height > PIXEL_CAP:
+                raise ValueError(f"has {image.width * image.height} pixels, more than {PIXEL_CAP}")
             image.load()
             if image.format == "PNG":
                 image.info["bits"] = data[24]

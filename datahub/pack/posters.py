@@ -6,7 +6,8 @@ import tempfile
 
 import cv2
 
-from datahub.store import typed, video
+from datahub.core.images import PIXEL_CAP
+from datahub.store import video
 
 QUALITY = 90
 """Of the JPEG: it shows what the video is, and the video beside it is what was published."""
@@ -21,8 +22,8 @@ def poster(data: bytes) -> bytes:
         reader = cv2.VideoCapture(file.name, cv2.CAP_FFMPEG)
         try:
             width, height = (reader.get(each) for each in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-            if width * height > typed.PIXEL_CAP:
-                raise ValueError(f"has frames of {width:.0f} x {height:.0f} pixels, more than {typed.PIXEL_CAP}")
+            if width * height > PIXEL_CAP:
+                raise ValueError(f"has frames of {width:.0f} x {height:.0f} pixels, more than {PIXEL_CAP}")
             there, frame = reader.read()
         except cv2.error as error:
             raise ValueError(f"cannot be decoded: {error}") from error

@@ -18,6 +18,7 @@ from PIL import Image
 
 from datahub.core.errors import DatahubError, Problem
 from datahub.core.events import Listener, Progress
+from datahub.core.images import PIXEL_CAP, checked
 from datahub.store import index, typed
 from datahub.store.find import Located
 from datahub.store.locate import Rows, open_rows
@@ -26,8 +27,6 @@ from datahub.store.paths import key_of, offsets_name
 from datahub.store.record import FILENAME, SplitEntry
 
 HEADER = 512
-PIXEL_CAP = 178_956_970
-"""Pixels above which an image is not decoded: where Pillow, too, takes it for a decompression bomb."""
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "PPM")
 """The decoders that may run."""
 SHOWN = 8
@@ -236,7 +235,7 @@ def _members(data: bytes, start: int) -> dict[str, tuple[int, bytes]]:
 def _decode(data: bytes, row: dict[str, Any]) -> None:
     """Decode an image whose header says the format and size that ``row`` does."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(checked(data)), formats=FORMATS) as image:
             width, height = image.size
             if width * height > PIXEL_CAP:
                 raise _Damage(f"its image of {width} x {height} pixels is above the cap of {PIXEL_CAP}")

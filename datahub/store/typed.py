@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from datahub.core.images import PIXEL_CAP, checked
 from datahub.store import rle, video
 from datahub.store.record import FieldSpec
 
@@ -55,8 +56,6 @@ SIZE = re.compile(rb'\[\{"size":\[(\d{1,9}),(\d{1,9})\]')
 """How a member of masks begins."""
 KEPT = frozenset(((8, 0), (16, 0), (1, 0), (1, 3), (2, 3), (4, 3), (8, 3)))
 """(bits, colour type) of PNGs that hold class numbers as they stand: gray of 1, 8 and 16 bits, and palettes."""
-PIXEL_CAP = 178_956_970
-"""Pixels of a mask above which it is not decoded."""
 
 
 def spec(name: str, kind: str, shape: list[int] | None = None) -> FieldSpec:
@@ -212,7 +211,7 @@ def _pixels(data: bytes | memoryview, size: tuple[int, int]) -> NDArray[Any]:
     if found != size or size[0] * size[1] > PIXEL_CAP:
         raise ValueError(f"is {found[1]} x {found[0]}, the image {size[1]} x {size[0]}")
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        with Image.open(io.BytesIO(checked(data)), formats=("PNG",)) as image:
             pixels = np.asarray(image)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot be decoded: {error}") from error

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from datahub.core.errors import BadArgument, MissingExtra, MissingLibrary
-from datahub.store import typed, video
+from datahub.core.images import PIXEL_CAP
+from datahub.store import video
 from datahub.tensor.batched import BatchTransform
 from datahub.tensor.checks import whole
 from datahub.tensor.draws import Draws
@@ -103,8 +104,8 @@ def _counted(decoder: Any) -> int:
     if promised and count < promised * SHORT:
         raise ValueError(f"ends after {count} of its {promised} frames")
     width, height = decoder.metadata.width or 0, decoder.metadata.height or 0
-    if width * height > typed.PIXEL_CAP:
-        raise ValueError(f"has frames of {width} x {height} pixels, more than {typed.PIXEL_CAP}")
+    if width * height > PIXEL_CAP:
+        raise ValueError(f"has frames of {width} x {height} pixels, more than {PIXEL_CAP}")
     return count
 
 

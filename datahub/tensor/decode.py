@@ -25,13 +25,12 @@ import torch
 from numpy.typing import NDArray
 
 from datahub.core.errors import DamagedImage
+from datahub.core.images import PIXEL_CAP, checked
 from datahub.pack import jpeg
 from datahub.tensor import orientation, pillow, png
 from datahub.tensor.pillow import FORMATS
 from datahub.tensor.resample import split
 
-PIXEL_CAP = 178_956_970
-"""Pixels above which an image is refused before memory is taken: where Pillow, too, sees a decompression bomb."""
 PNM = re.compile(rb"P([56])[ \t\r\n]+([1-9][0-9]{0,8})[ \t\r\n]+([1-9][0-9]{0,8})[ \t\r\n]+255[ \t\r\n]")
 """The header of a binary PNM of 8 bits without comments (netpbm's pgm(5) and ppm(5)), as the packer writes it."""
 TURNS = {"jpeg": orientation.of_jpeg, "png": orientation.of_png}
@@ -210,7 +209,16 @@ def _png(data: Encoded, channels: int) -> Pixels:
     except cv2.error as error:
         raise DamagedImage(f"PNG data do not decode: {error.err}") from error
     if image is None or image.dtype != np.uint8:
-        raise DamagedImage("PNG data do not decode")
+        raise DamagedImage(_why(data))
     if channels == 3:  # OpenCV's channels are blue, green, red
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
     return image  # type: ignore[no-any-return]
+
+
+def _why(data: Encoded) -> str:
+    """What there is to say of a PNG that does not decode."""
+    try:
+        checked(data)
+    except ValueError as error:
+        return str(error)
+    return "PNG data do not decode"

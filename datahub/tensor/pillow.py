@@ -27,6 +27,7 @@ from PIL import (
 )
 
 from datahub.core.errors import DamagedImage
+from datahub.core.images import checked
 from datahub.pack.images import QUIET
 
 PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
@@ -95,6 +96,10 @@ def check_cap(width: int, height: int, cap: int) -> None:
 
 def decoded(data: Encoded, kind: str, channels: int) -> Pixels:
     """uint8 ``(H, W, channels)``, or ``(H, W)`` for one. Raises `DamagedImage`."""
+    try:
+        data = checked(data)
+    except ValueError as error:
+        raise DamagedImage(str(error)) from error
     with QUIET, opened(data, kind) as image:
         try:
             return _converted(image, channels)

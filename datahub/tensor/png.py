@@ -57,12 +57,14 @@ def _inflated(images: Sequence[bytes | memoryview], shape: tuple[int, ...]) -> t
     if channels not in COLOUR:
         return [], []
     head, size, stride = _head(channels, height, width), height * (1 + width * channels), 1 + width * channels
-    inflate = zlib.decompress
+    inflate, crc32 = zlib.decompress, zlib.crc32
     plain: list[int] = []
     parts: list[bytes] = []
     for row, data in enumerate(images):
         if data[:HEAD] != head or data[37:41] != b"IDAT" or int.from_bytes(data[33:37], "big") != len(data) - 41 - TAIL:
             continue
+        if crc32(data[37:-TAIL]) != int.from_bytes(data[-TAIL : 4 - TAIL], "big"):
+            continue  # whoever is asked next says so
         try:
             part = inflate(data[41:-TAIL])
         except zlib.error as error:

@@ -341,7 +341,7 @@ def test_an_index_of_another_length_or_without_a_column(located: Located) -> Non
 
 def test_images_in_the_store_are_readable_by_pillow_alone(located: Located) -> None:
     """The cap of --deep is Pillow's own limit, so that what passes there opens anywhere."""
-    from datahub.store.samples import PIXEL_CAP
+    from datahub.core.images import PIXEL_CAP
 
     assert Image.MAX_IMAGE_PIXELS is not None
     assert PIXEL_CAP <= 2 * Image.MAX_IMAGE_PIXELS + 1

@@ -45,3 +45,41 @@ def png_filtered(image: np.ndarray, filters: list[int]) -> bytes:
     head = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2}[channels], 0, 0, 0)
     parts = [chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(bytes(out))), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def jpeg_of_levels(levels: np.ndarray, bits: int = 12) -> bytes:
+    """A JPEG of ``bits`` a sample whose blocks of 8 x 8 have one level each, int ``(rows, columns, components)``.
+
+    Extended sequential (ITU-T T.81), written by hand: few encoders write 12 bits. Levels are from 0 to 2**bits - 1.
+    """
+    rows, columns, count = levels.shape
+    parts = range(1, count + 1)
+    frame = b"".join(bytes([part, 0x11, 0]) for part in parts)
+    scan = b"".join(bytes([part, 0]) for part in parts)
+    out = [
+        b"\xff\xd8",
+        _segment(0xDB, bytes([0, *[1] * 64])),
+        _segment(0xC1, struct.pack(">BHHB", bits, 8 * rows, 8 * columns, count) + frame),
+        _segment(0xC4, bytes([0x00, 0, 0, 0, 0, 16, *[0] * 11, *range(16)])),  # DC: 16 sizes, five bits each
+        _segment(0xC4, bytes([0x10, 1, *[0] * 15, 0])),  # AC: the end of the block, one bit
+        _segment(0xDA, bytes([count]) + scan + b"\0\x3f\0"),
+    ]
+    coded, before = "", [0] * count
+    for block in (8 * (levels.reshape(-1, count).astype(int) - (1 << bits - 1))).tolist():
+        for part, level in enumerate(block):
+            step, before[part] = level - before[part], level
+            size = abs(step).bit_length()
+            value = f"{step if step > 0 else step + (1 << size) - 1:0{size}b}" if size else ""
+            coded += f"{size:05b}{value}0"
+    coded += "1" * (-len(coded) % 8)
+    data = int(coded, 2).to_bytes(len(coded) // 8, "big").replace(b"\xff", b"\xff\0")
+    return b"".join([*out, data, b"\xff\xd9"])
+
+
+def jpeg12(rows: int = 5, columns: int = 7, components: int = 3) -> bytes:
+    """A JPEG of 12 bits a sample."""
+    return jpeg_of_levels(np.random.default_rng(rows).integers(0, 4096, (rows, columns, components)))
+
+
+def _segment(marker: int, data: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data

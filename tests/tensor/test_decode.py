@@ -11,8 +11,9 @@ from torchvision.io import ImageReadMode
 from torchvision.io import decode_image as reference
 
 from datahub.core.errors import DamagedImage
+from datahub.core.images import PIXEL_CAP
 from datahub.tensor import png
-from datahub.tensor.decode import PIXEL_CAP, decode, decode_each, decode_rows, header
+from datahub.tensor.decode import decode, decode_each, decode_rows, header
 from tests.tensor.images import chunk, encoded, noise, png_filtered
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")

@@ -16,7 +16,8 @@ from torchvision.io import ImageReadMode
 from torchvision.io import decode_image as reference
 
 from datahub.core.errors import DamagedImage
-from datahub.tensor.decode import PIXEL_CAP, decode, decode_rows, header
+from datahub.core.images import PIXEL_CAP
+from datahub.tensor.decode import decode, decode_rows, header
 from datahub.tensor.draws import Draws
 from datahub.tensor.folding import fold
 from datahub.tensor.framed import decode_framed, sizes_of

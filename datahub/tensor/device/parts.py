@@ -7,11 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from datahub.core.errors import DamagedImage
+from datahub.core.images import PIXEL_CAP
 from datahub.pack import jpeg
 from datahub.pack.tiletable import tiling_of
 from datahub.tensor import orientation
 from datahub.tensor.bitstream import crop
-from datahub.tensor.decode import PIXEL_CAP, Encoded, Pixels, header, interleaved
+from datahub.tensor.decode import Encoded, Pixels, header, interleaved
 from datahub.tensor.frames import Frame
 
 CHROMA = ((1, 1), (2, 1), (1, 2), (2, 2), (4, 1))
