@@ -24,6 +24,7 @@ HEAD = 33
 """Bytes of signature and IHDR; the one IDAT chunk follows, its data from byte 41."""
 TAIL = 16
 """Bytes of IDAT's CRC and the IEND chunk."""
+IDAT = zlib.crc32(b"IDAT")
 SUB, UP = 1, 2
 PROBE = 4
 """Images looked at before the others are inflated: one dataset's images are mostly filtered alike."""
@@ -63,10 +64,11 @@ def _inflated(images: Sequence[bytes | memoryview], shape: tuple[int, ...]) -> t
     for row, data in enumerate(images):
         if data[:HEAD] != head or data[37:41] != b"IDAT" or int.from_bytes(data[33:37], "big") != len(data) - 41 - TAIL:
             continue
-        if crc32(data[37:-TAIL]) != int.from_bytes(data[-TAIL : 4 - TAIL], "big"):
+        body = data[41:-TAIL]
+        if crc32(body, IDAT).to_bytes(4, "big") != data[-TAIL:-12]:
             continue  # whoever is asked next says so
         try:
-            part = inflate(data[41:-TAIL])
+            part = inflate(body)
         except zlib.error as error:
             raise DamagedImage(f"PNG data do not inflate: {error}", row) from error
         if len(part) != size:
