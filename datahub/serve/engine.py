@@ -86,11 +86,15 @@ class Engine:
         """Begin to bring the blocks after the one that ``start`` lies in."""
         first = start // BLOCK + 1
         for number in range(first, min(first + AHEAD, -(-end // BLOCK))):
-            if blob.local is not None:
-                if not self._local.verified(blob, number):
-                    self._verify(blob, number)
-            elif blob.sources:
-                self._blocks.start(blob, number)
+            self.start(blob, number)
+
+    def start(self, blob: Blob, number: int) -> None:
+        """Begin to bring a block, where it is not here."""
+        if blob.local is not None:
+            if not self._local.verified(blob, number):
+                self._verify(blob, number)
+        elif blob.sources:
+            self._blocks.start(blob, number)
 
     def release(self, piece: Piece) -> None:
         if piece.handle is not None:

@@ -1,16 +1,22 @@
-"""Answers with the bytes of a blob: conditions, one range, and a body sent from open files without copying it."""
+"""Answers with the bytes of a blob: conditions, ranges, and a body sent from open files without copying it."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import re
+import secrets
+import socket
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 from aiohttp import hdrs, web
 
+from datahub.core.digests import BLOCK
 from datahub.serve.answers import COMMON
 from datahub.serve.config import STALL
 from datahub.serve.descriptors import Handle
@@ -18,7 +24,7 @@ from datahub.serve.engine import Engine, Piece
 from datahub.serve.library import Blob
 from datahub.serve.state import SERVER
 from datahub.store.cache.block import Data
-from datahub.wire import ranges
+from datahub.wire import multipart, ranges
 from datahub.wire.paths import JOB
 from datahub.wire.ranges import Range
 
@@ -26,6 +32,8 @@ STEP = 4 << 20
 """Bytes that a client must take in `STALL` seconds."""
 TURN = 2 << 20
 """Bytes that are sent before others have their turn: sendfile goes on for as long as a client keeps up with it."""
+COMING = 8
+"""Spans whose blocks are brought while one before them is waited for."""
 COPY = 256 << 10
 """Bytes copied at once where sendfile cannot be used: under TLS."""
 JOB_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -36,10 +44,15 @@ CHECKED = "no-cache"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a request's headers leave to send: ``span`` of the whole, or nothing but a ``status``."""
+    """What a request's headers leave to send: ``spans`` of the whole, or nothing but a ``status``."""
 
     status: int
-    span: Range | None = None
+    spans: tuple[Range, ...] = ()
+
+    @property
+    def span(self) -> Range | None:
+        """The first, which is the only one where `select` was not asked for ``several``."""
+        return self.spans[0] if self.spans else None
 
 
 class BlobResponse(web.StreamResponse):
@@ -59,21 +72,28 @@ def job_of(request: web.BaseRequest) -> str:
 
 async def send_blob(request: web.Request, blob: Blob, kind: str, caching: str) -> web.StreamResponse:
     """Answer GET or HEAD for a blob. Raises `DatahubError`s before the first byte; later ones end the connection."""
-    wanted = select(request, blob.sha256, blob.size)
+    wanted = select(request, blob.sha256, blob.size, several=True)
     headers = {**COMMON, hdrs.ETAG: f'"{blob.sha256}"', hdrs.ACCEPT_RANGES: "bytes", hdrs.CACHE_CONTROL: caching}
-    if wanted.span is None and wanted.status != 200:
+    if not wanted.spans and wanted.status != 200:
         if wanted.status == 416:
             headers[hdrs.CONTENT_RANGE] = f"bytes */{blob.size}"
         return web.Response(status=wanted.status, headers=headers)
-    span = wanted.span or Range(0, blob.size)
+    spans = wanted.spans or (Range(0, blob.size),)
+    heads: list[bytes] = []
+    if len(spans) > 1:
+        boundary = _boundary()
+        heads = [multipart.head_of(boundary, kind, span, blob.size) for span in spans]
+        heads.append(multipart.end_of(boundary))
+        kind = f"{multipart.KIND}; boundary={boundary}"
+    elif wanted.status == 206:
+        headers[hdrs.CONTENT_RANGE] = spans[0].content(blob.size)
     headers[hdrs.CONTENT_TYPE] = kind
-    headers[hdrs.CONTENT_LENGTH] = str(span.size)
-    if wanted.status == 206:
-        headers[hdrs.CONTENT_RANGE] = span.content(blob.size)
+    size = sum(span.size for span in spans) + sum(map(len, heads))
+    headers[hdrs.CONTENT_LENGTH] = str(size)
     response = BlobResponse(status=wanted.status, headers=headers)
-    if request.method == "HEAD" or span.size == 0:
+    if request.method == "HEAD" or size == 0:
         return response
-    await _Body(request, blob, span).send(response)
+    await _Body(request, blob, spans, heads).send(response)
     return response
 
 
@@ -93,8 +113,8 @@ def send_memory(request: web.Request, data: Data, etag: str, kind: str, caching:
     return web.Response(status=wanted.status, body=bytes(body), headers=headers)
 
 
-def select(request: web.Request, etag: str, size: int) -> Wanted:
-    """RFC 9110, 13.2.2 for a strong ETag and no date."""
+def select(request: web.Request, etag: str, size: int, *, several: bool = False) -> Wanted:
+    """RFC 9110, 13.2.2 for a strong ETag and no date. ``several``: whether more ranges than one may be sent."""
     headers = request.headers
     if (match := headers.get(hdrs.IF_MATCH)) is not None and not _matches(match, etag, weak=False):
         return Wanted(412)
@@ -104,10 +124,10 @@ def select(request: web.Request, etag: str, size: int) -> Wanted:
     if asked is None or request.method != "GET" or headers.get(hdrs.IF_RANGE, f'"{etag}"').strip() != f'"{etag}"':
         return Wanted(200)
     try:
-        span = ranges.parse(asked, size)
+        spans = ranges.parse_many(asked, size)
     except ranges.Unsatisfiable:
         return Wanted(416)
-    return Wanted(200) if span is None else Wanted(206, span)
+    return Wanted(206, spans) if len(spans) == 1 or (spans and several) else Wanted(200)
 
 
 def _matches(header: str, etag: str, *, weak: bool) -> bool:
@@ -116,20 +136,24 @@ def _matches(header: str, etag: str, *, weak: bool) -> bool:
 
 
 class _Body:
-    """One body on its way."""
+    """One body on its way. ``heads``: what stands before each of several spans, and after the last."""
 
-    def __init__(self, request: web.Request, blob: Blob, span: Range) -> None:
-        self._request, self._blob, self._at, self._end = request, blob, span.start, span.end
+    def __init__(self, request: web.Request, blob: Blob, spans: Sequence[Range], heads: Sequence[bytes]) -> None:
+        self._request, self._blob, self._spans, self._heads = request, blob, spans, heads
+        self._at, self._end = spans[0].start, spans[0].end
         self._server = request.app[SERVER]
         self._engine: Engine = self._server.engine
         self._job = job_of(request)
         self._waited = 0.0
         self._sent = 0
+        self._turn = TURN
         self._missed = False
 
     async def send(self, response: BlobResponse) -> None:
         request = self._request
-        piece = await self._next()
+        piece = await self._next(self._spans[1 : 1 + COMING])
+        if self._heads:
+            _cork(request.transport, 1)
         try:
             await response.prepare(request)
         except ConnectionError:
@@ -137,7 +161,7 @@ class _Body:
             response.broken = "the client left"
             return
         try:
-            await self._all(response, piece)
+            await (self._parts if self._heads else self._all)(response, piece)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - the client left, or the rest cannot be had
@@ -149,7 +173,26 @@ class _Body:
             response.sent, response.waited = self._sent, self._waited
             self._server.metrics.sent(self._blob.ref, self._sent, self._job, self._waited)
 
+    async def _parts(self, response: web.StreamResponse, piece: Piece) -> None:
+        """Several spans, each behind its head."""
+        for number, span in enumerate(self._spans):
+            if number:
+                self._at, self._end = span.start, span.end
+                piece = await self._next(self._spans[number + 1 : number + 1 + COMING])
+            try:
+                await response.write(self._heads[number])
+            except BaseException:
+                self._engine.release(piece)
+                raise
+            await self._all(response, piece)
+            if self._sent >= self._turn:
+                self._turn = self._sent + TURN
+                await asyncio.sleep(0)
+        await response.write(self._heads[-1])
+        _cork(self._request.transport, 0)
+
     async def _all(self, response: web.StreamResponse, piece: Piece) -> None:
+        """What is left of the span at hand."""
         while True:
             try:
                 await self._one(response, piece)
@@ -161,13 +204,15 @@ class _Body:
                 return
             piece = await self._next()
 
-    async def _next(self) -> Piece:
-        """The next piece; once one had to be waited for, those after it are fetched ahead."""
+    async def _next(self, coming: Sequence[Range] = ()) -> Piece:
+        """The next piece; once one had to be waited for, those after it are fetched ahead, and ``coming`` spans."""
         engine, metrics = self._engine, self._server.metrics
         piece = engine.warm(self._blob, self._at, self._end)
         self._missed = self._missed or piece is None
         if self._missed:
             engine.ahead(self._blob, self._at, self._end)
+            for span in coming:
+                engine.start(self._blob, span.start // BLOCK)
         if piece is not None:
             metrics.asked(self._blob.ref, self._job, hit=True)
             return piece
@@ -220,3 +265,17 @@ def _at_once(transport: asyncio.Transport, handle: Handle, piece: Piece) -> int:
         return os.sendfile(socket.fileno(), handle.descriptor, piece.offset, min(piece.size, TURN))
     except BlockingIOError:
         return 0
+
+
+@cache
+def _boundary() -> str:
+    """Of this process: clients compile what they look for, and keep it."""
+    return secrets.token_hex(16)
+
+
+def _cork(transport: asyncio.Transport | None, on: int) -> None:
+    """Let heads travel with the bytes after them; without it each is a packet, and wakes the client."""
+    found = None if transport is None else transport.get_extra_info("socket")
+    if found is not None and hasattr(socket, "TCP_CORK"):
+        with suppress(OSError):
+            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import Any
@@ -17,11 +17,12 @@ from datahub.store.cache.block import HINT
 from datahub.store.cache.blockcache import BlockCache
 from datahub.stream.ahead import Ahead
 from datahub.stream.fetcher import Fetcher
-from datahub.stream.origin import CONNECTIONS, Files
+from datahub.stream.origin import CONNECTIONS, Files, ManyFiles
 from datahub.stream.patience import read_range
 from datahub.stream.pieces import Part, Shard, Wanted, cuts, joined, rows_of
-from datahub.stream.samples import Singles, Span, Vouchers
+from datahub.stream.samples import Coming, Singles, Span, Vouchers
 from datahub.stream.spans import Data, Spans
+from datahub.wire.ranges import Range
 
 AHEAD = 8 << 30
 """Bytes announced ahead at most, where the cache has no limit."""
@@ -66,11 +67,13 @@ class CachedShards:
     def _begin(self) -> None:
         self._process, self._lock = os.getpid(), threading.Lock()
         self._ahead, self._done = Ahead(), list[str]()
+        self._names: dict[int, str] = {}
         self._singles: Singles | None = None
         self._filling, self._full_until = 0, 0.0
         if self._vouchers is not None:
             hint = self._shards[0].hint if self._shards else HINT
-            self._singles = Singles(self._vouchers, self._fetcher, self._range, self._name, hint)
+            many = partial(self._ranges, self._files) if isinstance(self._files, ManyFiles) else None
+            self._singles = Singles(self._vouchers, self._fetcher, self._range, self._name, hint, fetch_many=many)
 
     def read(self, shard: int, offset: int, size: int) -> Data:
         return self._read([(shard, offset, size)])[0]
@@ -125,16 +128,15 @@ class CachedShards:
         absent = [each for each in wanted if not self._found(each)]
         alone = self._alone(rows, absent)
         missing = [
-            (each, self._ask(each, urgent=True)) for each in absent if any(p.row not in alone for p in each.parts)
+            (each, self._ask(each, urgent=True)) for each in absent if any(rows[p.row] not in alone for p in each.parts)
         ]
         for each, future in missing:
             whole = memoryview(self._awaited(each, future, deadline))
             each.fill_in([whole[part.start : part.end] for part in each.parts])
         self._consume(wanted)
         data = joined(rows, wanted)
-        for row, future in alone.items():
-            data[row] = self._single(rows[row], future, deadline)
-        return data
+        came = {span: self._single(span, coming, deadline) for span, coming in alone.items()}
+        return [came.get(span, found) for span, found in zip(rows, data, strict=True)] if came else data
 
     def _found(self, wanted: Wanted) -> bool:
         """Whether the cache has the block; its parts are filled in then."""
@@ -145,25 +147,30 @@ class CachedShards:
 
     # -- samples by themselves ------------------------------------------------------------------------------------
 
-    def _alone(self, rows: list[Span], absent: list[Wanted]) -> dict[int, Future[Any]]:
-        """Row -> the sample, of rows that touch absent blocks and are read by themselves."""
-        if self._singles is None:
-            return {}
-        asked = {row: self._singles.get(rows[row]) for row in rows_of(absent)}
-        return {row: future for row, future in asked.items() if future is not None}
+    def _alone(self, rows: list[Span], absent: list[Wanted]) -> dict[Span, Coming]:
+        """The samples that touch absent blocks and are read by themselves."""
+        return {} if self._singles is None else self._singles.get(rows[row] for row in rows_of(absent))
 
-    def _single(self, span: Span, future: Future[Any], deadline: float) -> Data:
+    def _single(self, span: Span, coming: Coming, deadline: float) -> Data:
         try:
-            found: Data = future.result(max(0.0, deadline - time.monotonic()))
+            return coming(max(0.0, deadline - time.monotonic()))
         except TimeoutError as error:
             raise OriginStalled(self._name(span[0]), self._seconds) from error
-        return found
+
+    def _ranges(
+        self, files: ManyFiles, shard: int, spans: Sequence[Range], received: Callable[[int, bytes], None]
+    ) -> None:
+        files.receive_many(self._shards[shard].path, spans, self._seconds, received)
 
     def _range(self, shard: int, start: int, end: int) -> Data:
         return read_range(self._files, self._shards[shard].path, start, end, self._seconds)
 
     def _name(self, shard: int) -> str:
-        return self._files.name(self._shards[shard].path)
+        """What a shard is called at its origin; kept, for it is asked for with each block."""
+        found = self._names.get(shard)
+        if found is None:
+            found = self._names[shard] = self._files.name(self._shards[shard].path)
+        return found
 
     def _fill_up(self, absent: list[Wanted]) -> None:
         """Use the room that is left for whole blocks, a few at a time, beside what is waited for."""
@@ -192,7 +199,7 @@ class CachedShards:
                 place = (shard, number)
                 if place not in found:
                     owner = self._shards[shard]
-                    found[place] = Wanted(owner.block(number, self._files, self._ref), owner, number)
+                    found[place] = Wanted(owner.block(number, self._name(shard), self._ref), owner, number)
                 found[place].parts.append(Part(row, start, end))
         return list(found.values())
 

@@ -61,12 +61,23 @@ class Fetcher:
             state.closed = False
             task = state.tasks.get(key)
             if task is None:
-                task = state.tasks[key] = _Task(key, work)
+                task = state.tasks[key] = _Task(key, work, urgent=urgent)
                 self._push(state, task, urgent)
-            elif urgent and not task.urgent and not task.begun:
-                self._push(state, task, urgent)
-            task.urgent = task.urgent or urgent
+            elif urgent:
+                self._hurry(state, task)
             return task.future
+
+    def hurry(self, key: str) -> None:
+        """Somebody waits for a task now, if it is still to be done."""
+        state = self._state
+        with state.ready:
+            if key in state.tasks:
+                self._hurry(state, state.tasks[key])
+
+    def _hurry(self, state: _State, task: _Task) -> None:
+        if not task.urgent and not task.begun:
+            self._push(state, task, True)
+        task.urgent = True
 
     def _push(self, state: _State, task: _Task, urgent: bool) -> None:
         heapq.heappush(state.queue, (0 if urgent else 1, next(self._number), task))

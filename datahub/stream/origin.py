@@ -7,10 +7,11 @@ Everything under one URL, read by ranges. Which scheme is spoken how is decided 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from datahub.core.errors import BadArgument, ConnectionLost, HttpError
+from datahub.wire.ranges import Range
 
 CONNECTIONS = 8
 """Requests that one source has under way at once."""
@@ -39,6 +40,20 @@ class Files(Protocol):
 
     def close(self) -> None:
         """Give back connections; a later read opens them again."""
+        ...
+
+
+@runtime_checkable
+class ManyFiles(Files, Protocol):
+    """Files of which one request reads many ranges, at little more than the cost of one."""
+
+    def receive_many(
+        self, path: str, spans: Sequence[Range], seconds: float, received: Callable[[int, bytes], None]
+    ) -> None:
+        """Ranges of a file, at most `datahub.wire.ranges.MOST` that ascend and do not overlap.
+
+        Each is handed to ``received`` whole, with its number. Raises as `receive`; what was received counts.
+        """
         ...
 
 
@@ -93,3 +108,22 @@ class MemoryFiles:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+class ManyMemoryFiles(MemoryFiles):
+    """The fake of `ManyFiles`. ``together``: how many ranges each request asked for."""
+
+    def __init__(self, files: Mapping[str, bytes], url: str = "fake://origin") -> None:
+        super().__init__(files, url)
+        self.together: list[int] = []
+
+    def receive_many(
+        self, path: str, spans: Sequence[Range], seconds: float, received: Callable[[int, bytes], None]
+    ) -> None:
+        self.together.append(len(spans))
+        time.sleep(min(self.delay, seconds))
+        for number, span in enumerate(spans):
+            self.asked.append((path, span.start, span.end))
+            if self.failures:
+                raise self.failures.pop(0)
+            received(number, self.files[path][span.start : span.end])

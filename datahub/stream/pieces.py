@@ -9,7 +9,6 @@ from hashlib import sha256
 from datahub.core.digests import BLOCK
 from datahub.store.blocks import WIDTH
 from datahub.store.cache.block import HINT, Block
-from datahub.stream.origin import Files
 from datahub.stream.samples import Span
 from datahub.stream.spans import Data
 
@@ -25,13 +24,14 @@ class Shard:
     """Without digests: what tells these bytes from others that were at the same place."""
     hint: str = HINT
 
-    def block(self, number: int, files: Files, tag: str) -> Block:
+    def block(self, number: int, named: str, tag: str) -> Block:
+        """``named``: what the shard is called at its origin."""
         size = min(BLOCK, self.size - number * BLOCK)
-        name = f"{files.name(self.path)} block {number}"
+        name = f"{named} block {number}"
         if self.raw:
             digest = self.raw[number * WIDTH : (number + 1) * WIDTH]
             return Block(digest.hex(), size, digest, name, tag, self.hint)
-        key = sha256(f"{files.name(self.path)} {self.size} {self.mark} {number}".encode()).hexdigest()
+        key = sha256(f"{named} {self.size} {self.mark} {number}".encode()).hexdigest()
         return Block(key, size, None, name, tag)
 
 

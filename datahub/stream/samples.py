@@ -1,32 +1,51 @@
 """Single samples read by their own ranges, where whole blocks would not be worth it, and checked by their own digests.
 
 The index holds the SHA-256 of every image, so a range that is exactly one sample can be verified without its block.
+Samples of one shard come together where the origin can give them so: a request costs more than a sample's bytes.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future
-from functools import cached_property
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datahub.core.errors import DigestMismatch
+from datahub.core.errors import DigestMismatch, OriginError
 from datahub.store.cache.block import HINT, Data
 from datahub.store.dataset import Split
 from datahub.stream.fetcher import Fetcher
+from datahub.wire.ranges import Range
 
 TRIES = 3
 """Times a sample is fetched whose bytes are wrong."""
 HELD = 64 << 20
 """Bytes of samples that are fetched ahead into memory."""
 
+LATER = 16 << 20
+"""Bytes of samples that are announced before they are asked for."""
+RANGES = 32
+"""Samples of one request."""
+TOGETHER = 4 << 20
+"""Bytes of samples after which a request is long enough."""
+
 Span = tuple[int, int, int]
 """(shard, offset, size)."""
+Vouched = tuple[Span, bytes]
+"""A sample and its SHA-256."""
+Many = Callable[[int, Sequence[Range], Callable[[int, bytes], None]], None]
+"""Reads ranges of a shard: each is handed over whole, with its number."""
+Coming = Callable[[float], Data]
+"""Waits for a sample, so many seconds at most."""
 
 
 class Vouchers:
@@ -58,10 +77,21 @@ class Vouchers:
         return np.frombuffer(found, np.uint8).reshape(-1, 32)
 
 
-class Singles:
-    """Samples fetched each by its own range, ahead of need into memory. Safe in threads.
+@dataclass(eq=False, slots=True)
+class _Group:
+    """Samples that are asked for together. ``data`` holds those that came, until they are taken."""
 
-    ``fetch`` reads (shard, start, end) at the origin; ``name`` says what a shard is called there.
+    key: str
+    members: list[Vouched]
+    data: list[Data | None]
+    future: Future[Any] = field(default_factory=Future)
+
+
+class Singles:
+    """Samples fetched by their own ranges, ahead of need into memory. Safe in threads.
+
+    ``fetch`` reads (shard, start, end) at the origin, ``fetch_many`` several ranges of a shard with one request, where
+    the origin can; ``name`` says what a shard is called there, ``hint`` what to do where bytes are wrong.
     """
 
     def __init__(
@@ -71,47 +101,93 @@ class Singles:
         fetch: Callable[[int, int, int], Data],
         name: Callable[[int], str],
         hint: str = HINT,
+        *,
+        fetch_many: Many | None = None,
     ) -> None:
-        """``hint``: what to do where bytes are wrong."""
-        self._hint = hint
-        self._vouchers, self._fetcher, self._fetch, self._name = vouchers, fetcher, fetch, name
-        self._lock = threading.Lock()
-        self._held: dict[Span, Future[Any]] = {}
-        self._bytes = 0
+        self._vouchers, self._fetcher, self._fetch, self._name, self._hint = vouchers, fetcher, fetch, name, hint
+        self._fetch_many = fetch_many
+        self._lock, self._number = threading.Lock(), itertools.count()
+        self._held: dict[Span, tuple[_Group, int]] = {}
+        self._later: dict[Span, bytes] = {}
+        """Announced, and not asked for yet: with those announced next there will be more of each shard."""
+        self._bytes = self._bytes_later = 0
 
-    def get(self, span: Span) -> Future[Any] | None:
-        """The sample, held or asked for now; None where nothing vouches for the span."""
+    def get(self, spans: Iterable[Span]) -> dict[Span, Coming]:
+        """The samples, held or asked for now; without those that nothing vouches for."""
+        wanted = dict.fromkeys(spans)
         with self._lock:
-            future = self._held.pop(span, None)
-            if future is not None:
-                self._bytes -= span[2]
-        if future is not None and not future.cancelled():
-            return self._ask(span, urgent=True) if not future.done() else future
-        return self._ask(span, urgent=True)
+            self._ask_later(wanted)
+            found = {span: held for span in wanted if (held := self._held.pop(span, None)) is not None}
+            self._bytes -= sum(span[2] for span in found)
+        for key in {group.key for group, _ in found.values() if not group.future.done()}:
+            self._fetcher.hurry(key)
+        found |= self._ask(self._vouched(span for span in wanted if span not in found), urgent=True)
+        return {span: partial(self._come, *each) for span, each in found.items()}
 
     def ahead(self, spans: Iterable[Span]) -> bool:
         """Begin to fetch; False: as much is held as may be."""
-        for span in spans:
-            with self._lock:
-                new = span not in self._held
-            future = self._ask(span, urgent=False) if new else None
-            if future is not None:
-                with self._lock:
-                    self._held[span] = future
-                    self._bytes += span[2]
-        return self._bytes < HELD
+        vouched = self._vouched(spans)
+        with self._lock:
+            for span, digest in vouched.items():
+                if span not in self._held and span not in self._later:
+                    self._later[span] = digest
+                    self._bytes_later += span[2]
+            if self._bytes_later >= LATER or self._fetch_many is None:
+                self._ask_later(self._later)
+            return self._bytes + self._bytes_later < HELD
 
     def clear(self) -> None:
         with self._lock:
             self._held.clear()
-            self._bytes = 0
+            self._later.clear()
+            self._bytes = self._bytes_later = 0
 
-    def _ask(self, span: Span, *, urgent: bool) -> Future[Any] | None:
-        digest = self._vouchers.digest(span)
-        if digest is None:
-            return None
-        key = "{}:{}:{}".format(*span)
-        return self._fetcher.ask(key, lambda _: self._checked(span, digest), urgent=urgent)
+    def _vouched(self, spans: Iterable[Span]) -> dict[Span, bytes]:
+        return {span: digest for span in spans if (digest := self._vouchers.digest(span)) is not None}
+
+    def _ask_later(self, wanted: Collection[Span]) -> None:
+        """Ask now for what was announced, where some of it is wanted. Under the lock."""
+        if any(span in self._later for span in wanted):
+            self._held |= self._ask(self._later, urgent=False)
+            self._bytes, self._bytes_later = self._bytes + self._bytes_later, 0
+            self._later = {}
+
+    def _ask(self, vouched: Mapping[Span, bytes], *, urgent: bool) -> dict[Span, tuple[_Group, int]]:
+        """Ask for samples in groups; each sample's group and place in it."""
+        asked: dict[Span, tuple[_Group, int]] = {}
+        for members in groups(vouched.items(), RANGES if self._fetch_many is not None else 1):
+            group = _Group(f"samples {next(self._number)}", members, [None] * len(members))
+            asked |= {span: (group, place) for place, (span, _) in enumerate(members)}
+            group.future = self._fetcher.ask(group.key, partial(self._bring, group), urgent=urgent)
+        return asked
+
+    def _bring(self, group: _Group, urgent: bool) -> None:  # noqa: ARG002 - it is fetched in either case
+        """Have the samples of a group that come right at the first time; the others are asked for one by one."""
+        if len(group.members) == 1 or self._fetch_many is None:
+            group.data[0] = self._checked(*group.members[0])
+            return
+
+        def received(place: int, data: bytes) -> None:
+            if sha256(data).digest() == group.members[place][1]:
+                group.data[place] = data
+
+        shard = group.members[0][0][0]
+        with suppress(OriginError):
+            self._fetch_many(shard, [Range(at, at + size) for (_, at, size), _ in group.members], received)
+
+    def _come(self, group: _Group, place: int, seconds: float) -> Data:
+        """A sample that was asked for, within so many seconds: ``TimeoutError``. It is held no longer then."""
+        deadline = time.monotonic() + seconds
+        with suppress(CancelledError):  # it was only being fetched ahead, and that was given up
+            group.future.result(seconds)
+        data, group.data[place] = group.data[place], None
+        if data is None:
+            again = _Group(f"samples {next(self._number)}", [group.members[place]], [None])
+            again.future = self._fetcher.ask(again.key, partial(self._bring, again), urgent=True)
+            again.future.result(max(0.0, deadline - time.monotonic()))
+            data = again.data[0]
+            assert data is not None
+        return data
 
     def _checked(self, span: Span, digest: bytes) -> Data:
         """The sample's bytes, right; fetched again where they are not."""
@@ -123,3 +199,18 @@ class Singles:
                 return data
         where = f"{self._name(shard)} bytes {offset}-{offset + size}"
         raise DigestMismatch(where, f"sha256:{digest.hex()}", f"sha256:{actual.hexdigest()}", self._hint)
+
+
+def groups(vouched: Iterable[Vouched], most: int) -> Iterator[list[Vouched]]:
+    """Samples of one shard each, in the order of their bytes, at most so many and not much more than `TOGETHER`."""
+    group: list[Vouched] = []
+    end = size = 0
+    for each in sorted(vouched):
+        shard, offset, length = each[0]
+        if group and (shard != group[-1][0][0] or offset < end or len(group) >= most or size >= TOGETHER):
+            yield group
+            group, size = [], 0
+        group.append(each)
+        end, size = offset + length, size + length
+    if group:
+        yield group

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from datahub.core.errors import BadArgument, ConnectionLost, HttpError, OriginError
@@ -12,6 +12,7 @@ from datahub.core.refs import Ref
 from datahub.store import record as records
 from datahub.store.record import FILENAME
 from datahub.stream.origin import Files, Received
+from datahub.stream.patience import read_range
 from datahub.wire import paths
 from datahub.wire.client import ServerClient, checked
 from datahub.wire.ranges import Range
@@ -44,6 +45,8 @@ class ServedFiles:
         self._lock = threading.Lock()
         self._clients = {url: ServerClient(url, self._job) for url in self.servers}
         self._failed: dict[str, float] = {}
+        self._older: set[str] = set()
+        """Servers that give one range a request."""
 
     @classmethod
     def opened(cls, url: str) -> ServedFiles:
@@ -80,6 +83,36 @@ class ServedFiles:
 
         def behind(files: Files, left: float) -> None:
             files.receive(path, start + had, end, left, count)
+
+        self._each(path, deadline, ask, behind)
+
+    def receive_many(
+        self, path: str, spans: Sequence[Range], seconds: float, received: Callable[[int, bytes], None]
+    ) -> None:
+        deadline, had = time.monotonic() + seconds, 0
+
+        def take(data: bytes) -> None:
+            nonlocal had
+            received(had, data)
+            had += 1
+            if had < len(spans) and time.monotonic() > deadline:
+                raise ConnectionLost(self.name(path), f"sent only {had} of {len(spans)} ranges in time")
+
+        def ask(client: ServerClient, left: float) -> None:
+            if client.url not in self._older:
+                with client.ranges(self._path(path), spans[had:], left) as parts:
+                    for data in parts or []:
+                        take(data)
+                    if parts is not None:
+                        return
+                self._older.add(client.url)
+            for span in spans[had:]:
+                with client.range(self._path(path), span, left) as chunks:
+                    take(_exactly(span, chunks, self.name(path)))
+
+        def behind(files: Files, left: float) -> None:
+            for span in spans[had:]:
+                take(bytes(read_range(files, path, span.start, span.end, left)))
 
         self._each(path, deadline, ask, behind)
 
@@ -141,12 +174,19 @@ class ServedFiles:
                 self._failed[url] = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_lock", "_clients", "_failed")
+        own = ("_lock", "_clients", "_failed", "_older")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._begin()
+
+
+def _exactly(span: Range, chunks: Iterator[bytes], name: str) -> bytes:
+    data = b"".join(chunks)[: span.size]
+    if len(data) < span.size:
+        raise ConnectionLost(name, f"ended after {len(data)} of {span.size} bytes")
+    return data
 
 
 def served_url(server: str, ref: Ref) -> str:

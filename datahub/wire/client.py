@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import urllib.request
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
@@ -18,8 +18,9 @@ from urllib3.exceptions import HTTPError as TransportError
 
 from datahub.core.errors import BadArgument, ConnectionLost, HttpError, TokenRefused
 from datahub.wire.messages import failure_of
+from datahub.wire.multipart import Unlike, boundary_of, parts
 from datahub.wire.paths import JOB, VERSION
-from datahub.wire.ranges import Range
+from datahub.wire.ranges import Range, header_of
 from datahub.wire.tokens import job_of, token_of
 
 CONNECT, SILENCE = 10.0, 60.0
@@ -30,6 +31,8 @@ KEPT = 32
 SMALL = 1 << 16
 """Bytes that are read of an error's body."""
 LARGEST = 1 << 30
+PROXIES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "REQUEST_METHOD")
+"""Variables that say how a server is reached."""
 
 
 class ServerClient:
@@ -67,6 +70,27 @@ class ServerClient:
             if not whole and not found.startswith(f"bytes {span.start}-{span.end - 1}/"):
                 raise ConnectionLost(self.url + path, f"answered with {found!r} in place of {span.header()}")
             yield self._chunks(path, response)
+
+    @contextmanager
+    def ranges(self, path: str, spans: Sequence[Range], seconds: float) -> Iterator[Iterator[bytes] | None]:
+        """The bytes of several ranges, which ascend: each whole, as they come. None where the server gives but one.
+
+        Raises as `range`.
+        """
+        with self._open("GET", path, {"Range": header_of(spans)}, None, seconds) as response:
+            boundary = boundary_of(response.headers.get("Content-Type", ""))
+            if response.status != 206 or boundary is None:
+                yield None
+            else:
+                yield self._parts(path, response, boundary, spans)
+
+    def _parts(
+        self, path: str, response: urllib3.BaseHTTPResponse, boundary: str, spans: Sequence[Range]
+    ) -> Iterator[bytes]:
+        try:
+            yield from parts(self._chunks(path, response), boundary, spans)
+        except Unlike as error:
+            raise ConnectionLost(self.url + path, str(error)) from error
 
     def is_server(self, seconds: float) -> bool:
         """Whether a cache server answers here; it is not shown the token."""
@@ -153,13 +177,15 @@ class _Pools:
     def __init__(self) -> None:
         self._process, self._lock = os.getpid(), threading.Lock()
         self._pools: dict[str, urllib3.PoolManager] = {}
+        self._proxies: dict[tuple[str | None, ...], str] = {}
 
     def of(self, url: str) -> urllib3.PoolManager:
         if self._process != os.getpid():
             self.__init__()  # type: ignore[misc]  # connections that a fork brought along are the parent's
-        parts = urlsplit(url)
-        direct = urllib.request.proxy_bypass(parts.hostname or "")
-        proxy = "" if direct else urllib.request.getproxies().get(parts.scheme, "")
+        said = (url, *map(os.environ.get, PROXIES))
+        proxy = self._proxies.get(said)
+        if proxy is None:
+            proxy = self._proxies[said] = _proxy_of(url)
         with self._lock:
             if proxy not in self._pools:
                 kept = {"maxsize": KEPT, "num_pools": 64}
@@ -170,6 +196,14 @@ class _Pools:
 
 
 _pools = _Pools()
+
+
+def _proxy_of(url: str) -> str:
+    """The proxy that the environment names for a server; "" for none. It is looked through whole, which takes long."""
+    parts = urlsplit(url)
+    if urllib.request.proxy_bypass(parts.hostname or ""):
+        return ""
+    return urllib.request.getproxies().get(parts.scheme, "")
 
 
 def checked(url: str) -> str:

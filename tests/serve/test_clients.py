@@ -16,9 +16,12 @@ from datahub.core.errors import BadArgument, ConnectionLost, NotInStore, TokenRe
 from datahub.core.refs import Ref
 from datahub.loader.opening import open_dataset, open_or_fetch
 from datahub.loader.streaming import StreamingLoader
+from datahub.serve import sending
 from datahub.serve.config import ServeConfig, Tokens, tokens_of
+from datahub.stream.origin import open_files
 from datahub.stream.served import ServedFiles
-from datahub.wire import client
+from datahub.wire import client, ranges
+from datahub.wire.ranges import Range
 from tests.acquire.server import Behaviour, serving
 from tests.loader.conftest import same
 from tests.serve.running import running
@@ -84,6 +87,62 @@ def test_a_server_that_ends_is_followed_by_the_next_and_then_by_the_origin(start
         alone.receive("tiny-train-000000.tar", 10, 600, 5, found.append)
     store = f"{one.url},file://{home.home}"
     assert all(map(same, batches(elsewhere, store, ref="tiny@1.0/published"), batches(home)))
+
+
+SHARD = "tiny-train-000000.tar"
+SPANS = [Range(10, 600), Range(700, 701), Range(1000, 3000)]
+
+
+def ranges_of(files, spans=SPANS):
+    found = {}
+    files.receive_many(SHARD, spans, 10, found.__setitem__)
+    return [found[number] for number in range(len(spans))]
+
+
+def test_many_ranges_from_one_server_or_the_next_or_from_behind(start, home, elsewhere):
+    whole = (home.datasets / "tiny/1.0/published" / SHARD).read_bytes()
+    expected, ref = [whole[each.start : each.end] for each in SPANS], Ref("tiny", "1.0", "published")
+    server = start(home)
+    alone = ServedFiles([server.url], ref)
+    alone.whole("dataset.json", 10)
+    before = server.metric("datahub_requests_total", status="206")
+    assert ranges_of(alone) == expected == ranges_of(pickle.loads(pickle.dumps(alone)))
+    assert server.metric("datahub_requests_total", status="206") == before + 2
+    assert ranges_of(ServedFiles(["http://127.0.0.1:1", server.url], ref)) == expected
+    behind = open_files(f"file://{home.datasets}/tiny/1.0/published")
+    assert ranges_of(ServedFiles(["http://127.0.0.1:1"], ref, behind)) == expected
+    with pytest.raises(ConnectionLost):
+        ranges_of(ServedFiles(["http://127.0.0.1:1"], ref))
+
+
+def test_a_server_that_gives_one_range_a_request_is_asked_so(start, home, monkeypatch):
+    whole = (home.datasets / "tiny/1.0/published" / SHARD).read_bytes()
+    monkeypatch.setattr(sending.ranges, "parse_many", one_only)
+    server = start(home)
+    files = ServedFiles([server.url], Ref("tiny", "1.0", "published"))
+    for _ in range(2):
+        assert ranges_of(files) == [whole[each.start : each.end] for each in SPANS]
+    assert (
+        server.metric("datahub_requests_total", status="200", route="/v1/datasets/{name}/{version}/{variant}/{file}")
+        <= 1
+    )
+    assert server.metric("datahub_requests_total", status="206") == 6
+
+
+def one_only(header, total):
+    found = ranges.parse(header, total)
+    return () if found is None else (found,)
+
+
+def test_a_loader_without_a_cache_asks_for_many_samples_at_once(start, home, elsewhere):
+    server = start(home)
+    loader = StreamingLoader(
+        "tiny", batch_size=6, shuffle=True, num_workers=2, settings=elsewhere, source=server.url, cache_limit=1
+    )
+    found = list(loader)
+    loader.close()
+    assert all(map(same, found, batches(home))) and len(found) == 4
+    assert 0 < server.metric("datahub_requests_total", route="/v1/blobs/{sha256}") < 20
 
 
 def test_what_no_server_has(start, home, elsewhere):

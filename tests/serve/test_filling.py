@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import socket
@@ -17,6 +18,8 @@ from datahub.serve import library
 from datahub.serve.redirects import may_follow
 from datahub.store import record as records
 from datahub.stream.web import WebFiles
+from datahub.wire.multipart import boundary_of, parts
+from datahub.wire.ranges import Range, header_of
 from tests.acquire.server import Behaviour, Origin, serving
 from tests.serve.conftest import BIG, big_variant, content, digest_of, located
 
@@ -88,6 +91,29 @@ def test_a_hit_is_what_waited_for_no_origin(start, home, elsewhere, web):
     assert body(second, home, 0, 10).status == 206
     assert (second.metric("datahub_hits_total", **name), second.metric("datahub_misses_total", **name)) == (1, 0)
     assert second.metric("datahub_verified_total") == 0
+
+
+def test_several_ranges_bring_their_blocks_once(start, home, elsewhere, web):
+    server = start(elsewhere, origin=(web.url,))
+    know(server)
+    asked = [Range(9, 20), Range(50, 60), Range(BLOCK - 5, BLOCK + 5), Range(2 * BLOCK + 1, BIG)]
+    path = f"/v1/blobs/{digest_of(home)}"
+    for _ in range(2):
+        answer = server.ask(path, Range=header_of(asked))
+        found = list(parts(iter([answer.body]), boundary_of(answer.headers["content-type"]), asked))
+        assert found == [content()[each.start : each.end] for each in asked]
+        assert len(data_requests(web)) == 3
+
+
+def test_several_ranges_of_an_origin_that_fails_are_an_error_or_a_broken_connection(start, home, elsewhere, web):
+    server = start(elsewhere, origin=(web.url,))
+    know(server)
+    assert body(server, home, 0, 10).status == 206
+    del web.paths[DATA]
+    path = f"/v1/blobs/{digest_of(home)}"
+    assert server.ask(path, Range=f"bytes={BLOCK}-{BLOCK + 5},{BLOCK + 9}-{BLOCK + 9}").status == 502
+    with pytest.raises(http.client.IncompleteRead):
+        server.ask(path, Range=f"bytes=0-5,{BLOCK}-{BLOCK + 5}")
 
 
 def test_a_herd_costs_one_request_a_block(start, home, elsewhere, web):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.policy
 import hashlib
 import json
 import re
@@ -11,8 +12,11 @@ import time
 
 import pytest
 
+from datahub.core.digests import BLOCK
 from datahub.core.settings import Settings
 from datahub.store.blocks import of_bytes
+from datahub.wire.multipart import boundary_of, parts
+from datahub.wire.ranges import MOST, Range, header_of
 from tests.serve.conftest import BIG, big_variant, content, digest_of, located
 from tests.serve.running import running
 from tests.store.builder import encoded, label, pixels, tiny_variant
@@ -93,7 +97,11 @@ RANGES = [
     ("bytes=-", 200, (0, BIG)),
     ("bytes", 200, (0, BIG)),
     ("items=0-1", 200, (0, BIG)),
-    ("bytes=0-1,3-4", 200, (0, BIG)),
+    ("bytes=3-4,0-1", 200, (0, BIG)),
+    ("bytes=0-4,4-5", 200, (0, BIG)),
+    (f"bytes=0-1,{BIG}-", 200, (0, BIG)),
+    ("bytes=0-1,3-4,x", 200, (0, BIG)),
+    ("bytes=" + ",".join(f"{2 * at}-{2 * at}" for at in range(MOST + 1)), 200, (0, BIG)),
     ("bytes=" + "0-1," * 1500, 200, (0, BIG)),
     ("bytes=\u0661-2", 200, (0, BIG)),
 ]
@@ -109,6 +117,33 @@ def test_ranges(server, home, header, status, span):
         assert answer.body == content()[slice(*span)]
     if status == 206:
         assert answer.headers["content-range"] == f"bytes {span[0]}-{span[1] - 1}/{BIG}"
+
+
+SEVERAL = [[(0, 2), (3, 5)], [(0, 1), (1, 2)], [(5, BLOCK + 9), (BLOCK + 9, BIG - 1), (BIG - 1, BIG)]]
+
+
+@pytest.mark.parametrize("spans", [*SEVERAL, [(900 * at, 900 * at + 700) for at in range(MOST)]], ids=len)
+def test_several_ranges_come_as_parts_in_their_order(server, home, spans):
+    asked = [Range(*each) for each in spans]
+    path = f"/v1/blobs/{digest_of(home)}"
+    job = f"several-{len(spans)}-{spans[0][1]}"
+    answer = server.ask(path, Range=header_of(asked), Datahub_Job=job)
+    assert answer.status == 206 and "content-range" not in answer.headers
+    boundary = boundary_of(answer.headers["content-type"])
+    assert list(parts(iter([answer.body]), boundary, asked)) == [content()[each.start : each.end] for each in asked]
+    assert answer.body.endswith(f"\r\n--{boundary}--\r\n".encode())
+    assert len(answer.body) == int(answer.headers["content-length"])
+    assert server.ask(path, Range=header_of(asked), If_Range='"other"').body == content()
+    assert server.metric("datahub_job_bytes_total", job=job) == sum(each.size for each in asked)
+
+
+def test_parts_as_another_reader_sees_them(server, home):
+    """Python's own parser of MIME messages."""
+    answer = server.ask(f"/v1/blobs/{digest_of(home)}", Range="bytes=0-99,200-299")
+    head = f"Content-Type: {answer.headers['content-type']}\r\n\r\n".encode()
+    found = email.message_from_bytes(head + answer.body, policy=email.policy.HTTP).get_payload()
+    assert [each["Content-Range"] for each in found] == [f"bytes 0-99/{BIG}", f"bytes 200-299/{BIG}"]
+    assert {each.get_content_type() for each in found} == {"application/octet-stream"}
 
 
 def test_conditions(server, home):

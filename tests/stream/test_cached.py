@@ -6,17 +6,20 @@ import hashlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from datahub.core.errors import ConnectionLost, DigestMismatch, OriginStalled
 from datahub.store.blocks import of_bytes
 from datahub.store.cache.blockcache import BlockCache
-from datahub.stream import cached, fetcher, pieces
+from datahub.stream import cached, fetcher, pieces, samples
 from datahub.stream.cached import CachedShards
 from datahub.stream.fetcher import Fetcher
-from datahub.stream.origin import MemoryFiles
+from datahub.stream.origin import ManyMemoryFiles, MemoryFiles
 from datahub.stream.pieces import Shard
 from tests.stream.test_source import SHARDS, SourceContract, expected, spans
 
@@ -87,6 +90,97 @@ class TestScattered(SourceContract):
         return build(limit=20 * BLOCK, vouchers=FakeVouchers())
 
 
+@pytest.fixture
+def together(build, monkeypatch):
+    """The origin gives many ranges at once."""
+    origin = ManyMemoryFiles({f"s-{i}.tar": data for i, data in enumerate(SHARDS)})
+    monkeypatch.setattr(samples, "LATER", 1)
+    source = build(limit=1, vouchers=FakeVouchers())
+    source._files = origin
+    source._begin()
+    return source, origin
+
+
+class TestTogether(SourceContract):
+    """Samples of a shard by one request."""
+
+    @pytest.fixture
+    def source(self, together):
+        return together[0]
+
+
+class TestSamplesTogether:
+    COMING = spans(*((at % 2, 700 * at, 90) for at in range(70)))
+
+    def test_samples_of_a_shard_come_by_one_request(self, together):
+        source, origin = together
+        assert [bytes(each) for each in source.read_many(self.COMING)] == expected(self.COMING)
+        assert sorted(origin.together) == [3, 3, samples.RANGES, samples.RANGES]
+        assert len(origin.asked) == len(set(origin.asked)) == 70
+
+    def test_what_is_announced_is_asked_for_once_and_held_until_it_is_read(self, together):
+        source, origin = together
+        assert source.ahead(None) and source.ahead(self.COMING) and source.ahead(self.COMING)
+        assert source._singles._bytes == 70 * 90
+        twice = spans(*[*self.COMING.rows(), *self.COMING.rows()])
+        assert [bytes(each) for each in source.read_many(twice)] == expected(twice)
+        assert len(origin.asked) == 70 and source._singles._bytes == 0 and not source._singles._held
+
+    def test_what_is_announced_waits_for_more_of_its_shard_until_it_is_read(self, together, monkeypatch):
+        source, origin = together
+        monkeypatch.setattr(samples, "LATER", 50 * 90)
+        for at in range(6):
+            assert source.ahead(self.COMING.take(slice(10 * at, 10 * at + 10)))
+        assert source._singles._bytes == 50 * 90 and source._singles._bytes_later == 10 * 90
+        first = self.COMING.take(slice(0, 20))
+        assert [bytes(each) for each in source.read_many(first)] == expected(first)
+        assert sorted(origin.together) == [25, 25] and source._singles._bytes_later == 10 * 90
+        last = self.COMING.take(slice(55, 60))
+        assert [bytes(each) for each in source.read_many(last)] == expected(last)
+        assert sorted(origin.together) == [5, 5, 25, 25] and source._singles._bytes_later == 0
+        source.ahead(None)
+        assert source._singles._bytes == 0
+
+    def test_no_more_is_announced_than_may_be_held(self, together, monkeypatch):
+        source, _ = together
+        monkeypatch.setattr(samples, "HELD", 70 * 90)
+        assert not source.ahead(self.COMING)
+        source.read_many(self.COMING.take(slice(0, 1)))
+        assert source.ahead(self.COMING.take(slice(69, 70)))
+
+    def test_what_does_not_come_together_is_asked_for_by_itself(self, together):
+        source, origin = together
+        origin.failures = [ConnectionLost("fake", "reset"), ConnectionLost("fake", "reset")]
+        assert source.ahead(self.COMING)
+        assert [bytes(each) for each in source.read_many(self.COMING)] == expected(self.COMING)
+        assert len(set(origin.asked)) == 70 and not origin.failures
+
+    def test_wrong_bytes_among_them_are_refused_by_name(self, together):
+        source, origin = together
+        origin.files["s-1.tar"] = SHARDS[1][:21_705] + bytes(8) + SHARDS[1][21_713:]
+        assert source.ahead(self.COMING)
+        with pytest.raises(DigestMismatch, match=r"fake://origin/s-1.tar bytes 21700-21790"):
+            source.read_many(spans((1, 21_700, 90)))
+        others = [each for each in self.COMING.rows() if each != (1, 21_700, 90)]
+        assert [bytes(each) for each in source.read_many(spans(*others))] == expected(spans(*others))
+
+    def test_what_was_given_up_is_asked_for_again(self, together):
+        source, _ = together
+        assert source.ahead(self.COMING)
+        coming = source._singles.get(self.COMING.rows())
+        source._fetcher.close()
+        assert [bytes(coming[each](5)) for each in self.COMING.rows()] == expected(self.COMING)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 99), st.integers(1, 30)), max_size=40), st.integers(1, 5))
+def test_groups_are_ranges_that_one_request_may_ask_for(asked, most):
+    found = list(samples.groups([(each, b"") for each in asked], most))
+    assert sorted(span for group in found for span, _ in group) == sorted(asked)
+    for group in found:
+        assert 1 <= len(group) <= most and len({shard for (shard, _, _), _ in group}) == 1
+        assert all(a[1] + a[2] <= b[1] for (a, _), (b, _) in pairwise(group))
+
+
 class TestThroughNoCache(SourceContract):
     @pytest.fixture
     def source(self, build):
@@ -96,7 +190,7 @@ class TestThroughNoCache(SourceContract):
 def test_digests_of_four_mebibytes_are_those_of_the_record():
     data = bytes(np.random.default_rng(0).integers(0, 256, (8 << 20) + 5, np.uint8))
     shard = Shard("a", len(data), of_bytes(data).raw)
-    block = shard.block(2, MemoryFiles({}), "t")
+    block = shard.block(2, "a", "t")
     assert (block.size, block.sha256) == (5, hashlib.sha256(data[-5:]).digest())
 
 

@@ -50,7 +50,7 @@ class BlockFiles:
     def reading(self, key: str) -> Iterator[Opened | None]:
         """The block's file, kept from eviction until the block ends; None where there is none."""
         try:
-            descriptor = os.open(self.path(key), os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self._place(key), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             yield None
             return
@@ -114,12 +114,12 @@ class BlockFiles:
 
     def size(self, key: str) -> int | None:
         try:
-            return self.path(key).stat().st_size
+            return Path(self._place(key)).stat().st_size
         except OSError:
             return None
 
     def there(self, key: str) -> bool:
-        return os.access(f"{self._blocks}/{key[:2]}/{key}", os.F_OK)
+        return os.access(self._place(key), os.F_OK)
 
     def all(self) -> Iterator[tuple[str, int]]:
         """(key, bytes) of every block file there is."""
@@ -135,6 +135,10 @@ class BlockFiles:
             key, _, token = path.name.partition(".")
             if KEY.fullmatch(key):
                 yield key, token
+
+    def _place(self, key: str) -> str:
+        """`path`, which costs more than what it is asked for."""
+        return f"{self._blocks}/{key[:2]}/{key}"
 
     def _draft(self, key: str, token: str) -> Path:
         return self._filling / f"{key}.{token}"
