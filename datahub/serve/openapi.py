@@ -42,9 +42,9 @@ from datahub.wire.paths import (
 
 JSON = "application/json"
 SHA256 = {"name": "sha256", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"}}
-RANGE = {"name": "Range", "in": "header", "schema": {"type": "string"}, "description": "One range of bytes."}
+RANGE = {"name": "Range", "in": "header", "schema": {"type": "string"}, "description": "A range of bytes, or several."}
 RANGED = {
-    "206": {"description": "The bytes of the range that was asked for."},
+    "206": {"description": "The bytes of the range; of several that ascend, as multipart/byteranges."},
     "304": {"description": "It is what the client has."},
     "412": {"description": "It is not what the client wants."},
     "416": {"description": "The range begins after its end."},

@@ -98,6 +98,9 @@ class Requests:
         if chance() < 0.4:
             first, last = sorted(self._random.randrange(-5, self._size + 5) for _ in range(2))
             return pick((f"bytes={first}-{last}", f"bytes={last}-{first}", f"bytes=-{first}", f"bytes={first}-"))
+        if chance() < 0.2:
+            edges = sorted(self._random.randrange(self._size + 5) for _ in range(2 * pick((2, 3, 20, 64, 65))))
+            return "bytes=" + ",".join(f"{first}-{last}" for first, last in zip(edges[::2], edges[1::2], strict=True))
         spec = ",".join(pick(NUMBERS) + pick(("-", "-", "--", "")) + pick(NUMBERS) for _ in range(pick((1, 1, 2, 40))))
         return (pick(UNITS) + pick(("=", "=", ":", "")) + spec)[:7000]
 

@@ -35,6 +35,7 @@ CANARY = b"no-answer-may-hold-this-6f1d"
 FIRST = re.compile(rb"HTTP/1\.[01] (\d\d\d)")
 LENGTH = re.compile(rb"\r\nContent-Length: (\d+)\r\n", re.IGNORECASE)
 SPAN = re.compile(rb"\r\nContent-Range: bytes (\d+)-(\d+)/(\d+)\r\n", re.IGNORECASE)
+BOUNDARY = re.compile(rb"\r\nContent-Type: multipart/byteranges; boundary=(\w+)\r\n")
 QUIET = 0.1
 AT_MOST = 20
 """Findings that are told."""
@@ -75,12 +76,28 @@ class Findings:
                 self.say("a byte from outside", sent)
             if sent.framed and sent.path in self.truth and statuses[:1] in ([200], [206]) and sent.method == "GET":
                 self.compared += 1
-                whole, span = self.truth[sent.path], SPAN.search(head)
-                if body != (whole[int(span[1]) : int(span[2]) + 1] if span else whole):
+                if not right(self.truth[sent.path], head, body):
                     self.say("a wrong body", sent)
 
     def say(self, what: str, sent: Sent) -> None:
         self.wrong.append(f"{what}: {sent.data[:600]!r}")
+
+
+def right(whole: bytes, head: bytes, body: bytes) -> bool:
+    """Whether a body is what its head says of the file."""
+    span = SPAN.search(head)
+    if span is not None:
+        return body == whole[int(span[1]) : int(span[2]) + 1]
+    boundary = BOUNDARY.search(head)
+    if boundary is None:
+        return body == whole
+    opening, *parts, ending = body.split(b"\r\n--" + boundary[1])
+    for part in parts:
+        said, _, data = part.partition(b"\r\n\r\n")
+        span = SPAN.search(said + b"\r\n")
+        if span is None or data != whole[int(span[1]) : int(span[2]) + 1]:
+            return False
+    return (opening, ending) == (b"", b"--\r\n") and len(parts) > 1 and len(body) < len(whole) + 200 * len(parts)
 
 
 class Connection:
