@@ -85,6 +85,7 @@ def document(version: str) -> bytes:
         everything = [*parameters, *([RANGE] if ranged else [])]
         return {"get": operation | ({"parameters": everything} if everything else {})}
 
+    lease = {"allOf": [command, {"required": ["job"], "properties": {"job": {"pattern": JOB["schema"]["pattern"]}}}]}
     binary, text = {"type": "string", "format": "binary"}, {"type": "string"}
     stream = "application/octet-stream"
     paths = {
@@ -109,7 +110,7 @@ def document(version: str) -> bytes:
         WARM: _post("Fetch a dataset before it is asked for.", command, warming, errors, status=202),
         PIN: _post("Never evict a dataset.", command, verdict, errors),
         UNPIN: _post("Let it be evicted again.", command, status, errors),
-        LEASE: _post("Keep a dataset for a job.", command, verdict, errors),
+        LEASE: _post("Keep a dataset for a job.", lease, verdict, errors),
         EVICT: _post("Let go of its blocks now.", command, evicted, errors),
         JOBS: get("The jobs that live.", JSON, jobs) | _post("A job says what it reads.", asked, job, errors),
         JOBS + "/{job}": {"delete": _operation("A job ended.", [JOB], {"204": {"description": "Done."}, **errors})},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import time
 from collections.abc import Callable
@@ -24,13 +23,11 @@ from datahub.serve.warming import blobs_of
 from datahub.store.cache import holdings
 from datahub.store.cache.ledger import Hold
 from datahub.wire import messages, paths
-from datahub.wire.messages import Cached, Command, Evicted, Status, Verdict
+from datahub.wire.messages import LONGEST_LEASE, Cached, Command, Evicted, Status, Verdict
+from datahub.wire.tokens import JOB
 
 T = TypeVar("T")
 routes = web.RouteTableDef()
-LONGEST = 366 * 86400.0
-"""Seconds of a lease at most."""
-JOB = re.compile("[A-Za-z0-9._-]{1,64}")
 
 
 @routes.get(paths.CACHE)
@@ -59,10 +56,8 @@ async def pin(request: web.Request) -> web.StreamResponse:
 @routes.post(paths.LEASE)
 async def lease(request: web.Request) -> web.StreamResponse:
     command, variant = await _asked(request)
-    if not JOB.fullmatch(command.job):
+    if not command.job:
         raise Refusal(400, "BadJob", f"a lease is for a job, a name of the form {JOB.pattern}")
-    if not 0 <= command.seconds <= LONGEST:
-        raise Refusal(400, "BadTime", f"a lease lasts between 0 (which ends it) and {LONGEST:.0f} seconds")
     if command.seconds == 0:
         return await _released(request, variant, command.job)
     return await _held(request, variant, command.job, command.seconds)
@@ -99,6 +94,10 @@ async def _asked(request: web.Request) -> tuple[Command, Variant]:
         command = msgspec.json.decode(await body_of(request), type=Command)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refusal(400, "BadCommand", f"the body is no command: {error}") from error
+    if command.job and not JOB.fullmatch(command.job):
+        raise Refusal(400, "BadJob", f"a job has a name of the form {JOB.pattern}")
+    if not 0 <= command.seconds <= LONGEST_LEASE:
+        raise Refusal(400, "BadTime", f"a lease lasts between 0 (which ends it) and {LONGEST_LEASE:.0f} seconds")
     try:
         ref = Ref.parse(command.ref)
     except DatahubError as error:

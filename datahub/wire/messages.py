@@ -6,6 +6,11 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from datahub.core.refs import NAME, VARIANT, VERSION
+
+REFERENCE = f"^{NAME.pattern}(?:@{VERSION.pattern})?(?:/{VARIANT.pattern})?$"
+FULL_REFERENCE = f"^{NAME.pattern}@{VERSION.pattern}/{VARIANT.pattern}$"
+
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pass
@@ -47,9 +52,14 @@ class Datasets(Message, frozen=True, kw_only=True):
 
 
 JobName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+OPTIONAL_NAME = r"^[A-Za-z0-9._-]{0,64}$"
+NoneOrName = Annotated[str, msgspec.Meta(pattern=OPTIONAL_NAME)]
+Reference = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": REFERENCE})]
+FullReference = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": FULL_REFERENCE})]
+"""Their forms are documented here; what is wrong with one is said in words by whoever reads it."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 TTL = 600.0
-LONGEST = 7 * 86400.0
+LONGEST, LONGEST_LEASE = 7 * 86400.0, 366 * 86400.0
 MOST_KEPT = 48 << 10
 """Characters of a job's bitmap: 294,912 blocks, 1.2 TB."""
 
@@ -76,10 +86,10 @@ class JobAsked(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``POST /v1/jobs``: a job says what it reads and how far it is; saying it again renews it."""
 
     job: JobName
-    dataset: str
-    """A full reference, ``NAME@VERSION/VARIANT``."""
+    dataset: FullReference
+    """``NAME@VERSION/VARIANT``."""
     split: Annotated[str, msgspec.Meta(max_length=64)] = "train"
-    run: Literal[""] | JobName = ""
+    run: NoneOrName = ""
     """What it is part of, a run with several loaders: leases of that name are renewed with it."""
     order: JobOrder | None = None
     """None: its order is none that the formula gives by itself (a filter, a mixture); nothing is foreseen for it."""
@@ -114,11 +124,11 @@ class Jobs(Message, frozen=True, kw_only=True):
 class Command(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``POST /v1/cache/<verb>``."""
 
-    ref: str
+    ref: Reference
     """NAME[@VERSION][/VARIANT]; version and variant by default as a loader takes them."""
-    job: str = ""
+    job: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": OPTIONAL_NAME})] = ""
     """For a lease: who wants it."""
-    seconds: float = 3600.0
+    seconds: Annotated[float, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": LONGEST_LEASE})] = 3600.0
     """For a lease: how long it lasts; 0 ends it."""
     split: str = ""
     """To warm one split only."""

@@ -22,6 +22,17 @@ VALUES = (
     "../../x", "{}", "%00", "\x80\x81", "-1", "9" * 400, "true",
 )  # fmt: skip
 NUMBERS = ("", "0", "1", "-1", "9" * 18, "9" * 19, "9" * 4000, "0x10", "1e3", "1.5", " 1", "+1", "\u0661", "None")
+ACTIONS = (
+    "/v1/jobs",
+    "/v1/jobs",
+    "/v1/jobs",
+    *(f"/v1/cache/{verb}" for verb in ("warm", "pin", "unpin", "lease", "evict")),
+)
+WILD = (
+    None, True, -1, 0, 1, 2, 1.5, -0.0, 1e308, 1 << 31, 1 << 40, (1 << 62) + 1, 1 << 63, 10**30, "", "all", "\x00", "/",
+    "tiny", "tiny@1.0/published", "none@1.0/published", "a" * 70, "train", [], {}, [[0.0, 0.5]], [[0.9, 0.1]],
+    [[1, 1]] * 65, ["http://a", "http://b"],
+)  # fmt: skip
 UNITS = ("bytes", "BYTES", "bits", "", "bytes ", "items", "bytes=bytes")
 
 
@@ -48,6 +59,8 @@ class Requests:
     def _framed(self) -> Sent:
         pick, chance = self._random.choice, self._random.random
         method, path = pick(METHODS), self._path()
+        if method in ("POST", "PUT", "DELETE") and chance() < 0.6:
+            path = f"/v1/jobs/{pick(('j', 'k', 'x' * 65, '..'))}" if method == "DELETE" else pick(ACTIONS)
         headers = ["Host: x"]
         if chance() < 0.5:
             headers.append(f"Range: {self.range()}")
@@ -110,6 +123,8 @@ class Requests:
 
     def _body(self) -> bytes:
         pick = self._random.choice
+        if self._random.random() < 0.5:
+            return json.dumps(self._job()).encode()
         value = pick(("x", "", None, -1, 1e308, [], {}, "tiny", "tiny@1.0/published", "a@b/c", "../..", "\x00", 10**30))
         key = pick(("ref", "job", "seconds", "split", "name", "seed", "epoch", "other"))
         return pick(
@@ -121,6 +136,19 @@ class Requests:
                 json.dumps({"ref": "tiny", "job": "j", "seconds": 1, key: value}).encode(),
             )
         )  # fmt: skip
+
+    def _job(self) -> dict[str, object]:
+        """What a job says, with something wrong in most."""
+        pick = self._random.choice
+        order: dict[str, object] = {"seed": 1, "batch": 2, "lanes": 1}
+        job: dict[str, object] = {"job": pick("jk"), "dataset": "tiny@1.0/published", "split": "train", "ttl": 5}
+        for _ in range(pick((0, 1, 2))):
+            order[pick(("seed", "batch", "window", "lanes", "shuffle", "part", "max_samples", "x"))] = pick(WILD)
+        job["order"] = pick((order, order, None))
+        for _ in range(pick((0, 1, 2))):
+            names = ("job", "run", "dataset", "split", "epoch", "position", "ahead", "kept", "servers", "here", "ttl")
+            job[pick(names)] = pick(WILD)
+        return job
 
     def _broken(self) -> Sent:
         """No HTTP, or HTTP that two readers would not cut in the same place."""

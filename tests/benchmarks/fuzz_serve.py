@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -39,6 +40,14 @@ BOUNDARY = re.compile(rb"\r\nContent-Type: multipart/byteranges; boundary=(\w+)\
 QUIET = 0.1
 AT_MOST = 20
 """Findings that are told."""
+
+
+def weights(home: Path) -> None:
+    """A published file: weights, which are known by the digest in their name."""
+    folder = home / "downloads" / "weights"
+    folder.mkdir(parents=True)
+    data = bytes(range(256)) * 500
+    (folder / f"net-{hashlib.sha256(data).hexdigest()[:8]}.pth").write_bytes(data)
 
 
 def trap(home: Path) -> None:
@@ -189,10 +198,10 @@ def fuzz(port: int, seed: int, count: int, findings: Findings) -> None:
 
 
 def truth_of(home: Path) -> dict[str, bytes]:
-    """Every path of a store's files, by name and by digest, and its bytes."""
+    """Every path of a store's files, by name and by digest, and of its weights, and its bytes."""
     from datahub.store import record as records
 
-    found: dict[str, bytes] = {}
+    found = {f"/v1/files/weights/{path.name}": path.read_bytes() for path in home.glob("downloads/weights/*")}
     for path in home.glob("datasets/*/*/*/dataset.json"):
         folder, below = path.parent, path.parent.relative_to(home / "datasets").as_posix()
         found[f"/v1/datasets/{below}/dataset.json"] = path.read_bytes()
@@ -217,6 +226,7 @@ def main() -> None:
         home, log = Path(scratch) / "home", Path(scratch) / "log"
         tiny_variant(home)
         big_variant(home, size=200_000)
+        weights(home)
         findings = Findings(truth_of(home))
         trap(home)
         with Serving(home, "--workers", str(o.workers), "--access-log", str(log), "--scrub-rate", "0") as server:

@@ -14,13 +14,14 @@ import pytest
 from datahub.serve import sending
 from tests.benchmarks._requests import Requests
 from tests.benchmarks._server import Serving
-from tests.benchmarks.fuzz_serve import Findings, fuzz, trap, truth_of
+from tests.benchmarks.fuzz_serve import Findings, fuzz, trap, truth_of, weights
 from tests.serve.conftest import big_variant, content, digest_of
 
 DEADLINE = 30.0
 
 
 def test_fuzzed_requests(server, home, capfd):
+    weights(home.home)
     findings = Findings(truth_of(home.home))
     trap(home.home)
     fuzz(server.port, seed=1, count=1500, findings=findings)
