@@ -23,7 +23,7 @@ from datahub.loader.members import Opened
 from datahub.loader.resident import Residency
 from datahub.loader.schedule import Plan
 from datahub.order.mixture import Mixture
-from datahub.order.population import Blocks
+from datahub.order.strata import Strata
 from datahub.store.dataset import Split
 from datahub.store.selection import WHOLE
 from datahub.stream.cached import CachedShards
@@ -31,7 +31,7 @@ from datahub.stream.herald import HERALD, PARTING, Voice, say_end
 from datahub.stream.joined import JoinedShards
 from datahub.stream.served import ServedFiles
 from datahub.stream.source import ShardSource
-from datahub.wire.messages import MOST_KEPT, JobAsked, JobOrder
+from datahub.wire.messages import MOST_KEPT, MOST_MEMBERS, JobAsked, JobMix, JobOrder
 from datahub.wire.tokens import job_of
 
 TTL = 90.0
@@ -95,7 +95,7 @@ class Announced:
                     run=run[:LONGEST_RUN],
                     dataset=str(split.dataset.ref),
                     split=split.name,
-                    order=_order(plan, self._members, split),
+                    order=_order(plan, self._members, number),
                     ttl=TTL if _seat() is None else BETWEEN,
                 )
                 kept = _Kept(self._source, number) if plan.topology.nodes == 1 else None
@@ -142,11 +142,17 @@ def bitmap(kept: Sequence[bool]) -> str:
     return text if len(text) <= MOST_KEPT else ""
 
 
-def _order(plan: Plan, members: Opened, split: Split) -> JobOrder | None:
-    """None where the formula does not give it by itself."""
-    chosen = members.selection
-    if not isinstance(members.population, Blocks) or chosen.where or not -(1 << 63) <= plan.seed < 1 << 63:
+def _order(plan: Plan, members: Opened, number: int) -> JobOrder | None:
+    """Of part ``number``; None where a server cannot work it out."""
+    chosen, population, split = members.selection, members.population, members.members[number]
+    if isinstance(population, Strata) or chosen.where or not -(1 << 63) <= plan.seed < 1 << 63:
         return None
+    mix = None
+    if isinstance(population, Mixture):
+        if len(population.members) > MOST_MEMBERS:
+            return None
+        samples = [each.blocks.samples for each in population.members]
+        mix = JobMix(weights=list(population.shares.weights), samples=samples, member=number, stop=population.stop)
     return JobOrder(
         seed=plan.seed,
         batch=plan.batch,
@@ -155,6 +161,7 @@ def _order(plan: Plan, members: Opened, split: Split) -> JobOrder | None:
         shuffle=plan.shuffle,
         part=[] if chosen.part == WHOLE else list(chosen.part),
         max_samples=min(chosen.max_samples or 0, len(split)),
+        mix=mix,
     )
 
 

@@ -82,7 +82,7 @@ class MixtureLine:
         lanes = keyed.options.lanes
         self._length = mixture.length(keyed.batch, lanes)
         cut = cut_evenly(lanes * self._length, lanes)
-        self.slots, self.valid_in = cut.slots, cut.valid_in
+        self.slots, self.valid_in, self.slot_of = cut.slots, cut.valid_in, cut.slot_of
         self._borders = [cut_evenly(each.blocks.samples, lanes).borders for each in mixture.members]
         # Without a shuffle all epochs are alike, and so are all passes.
         self._tracks = Tracks(mixture.shares, self._length, keyed.seed, keyed.epoch if keyed.shuffle else 0, "mix")
@@ -96,6 +96,14 @@ class MixtureLine:
         for each, here in _groups(member):
             found[here] = self._mixture.bases[each] + self._member_rows(each, lane[here], number[here])
         return found
+
+    def of_member(self, member: int, positions: Int) -> tuple[Int, Int]:
+        """Which of the positions are a member's (their places, ascending), and its own rows there."""
+        line = np.asarray(positions, np.int64)
+        lane = line // self._length
+        found, number = self._tracks.entries(lane, line % self._length)
+        here = np.flatnonzero(found == member)
+        return here, self._member_rows(member, lane[here], number[here])
 
     def _member_rows(self, member: int, lane: Int, number: Int) -> Int:
         """Entry ``number`` that each lane takes of a member -> the member's row."""

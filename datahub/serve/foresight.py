@@ -10,8 +10,10 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,17 +23,20 @@ from datahub.core.errors import RecordInvalid
 from datahub.order import keyhash
 from datahub.order.bitmap import Bitmap
 from datahub.order.formula import OrderOptions, cut_blocks
+from datahub.order.mixture import RUN, Member, Mixture, MixtureLine
 from datahub.order.population import Blocks, Keyed
 from datahub.store.blocks import count
 from datahub.store.locate import LOCATE
 from datahub.store.record import SplitEntry
-from datahub.wire.messages import JobOrder
+from datahub.wire.messages import JobMix, JobOrder
 
 Int = NDArray[np.int64]
 Float = NDArray[np.float64]
 
 MOST_SAMPLES = 1 << 25
 """Samples of a split that is foreseen at most."""
+MOST_MIXED = 1 << 23
+"""Positions of a mixture's epoch at most."""
 MOST_LANES = 1 << 12
 MOST_BLOCKS = 1 << 16
 """Blocks of the order at most, where each may be a window: every piece of positions is looked through for each."""
@@ -43,6 +48,8 @@ PIECE = 1 << 15
 class Layout:
     """``first``, ``last``: the first and last block of the shards that each sample lies in, int32 ``(samples,)``.
 
+    ``name``, ``key``: of the split, and its fingerprint.
+
     ``edges``: the blocks of the order. ``sizes``: bytes of each block of the shards, numbered through.
     """
 
@@ -52,6 +59,7 @@ class Layout:
     last: NDArray[np.int32]
     sizes: Int
     gaps: tuple[int, ...] = ()
+    key: str = ""
 
     @property
     def samples(self) -> int:
@@ -99,6 +107,7 @@ def layout(name: str, entry: SplitEntry, shards: list[int], located: bytes) -> L
         (where + ((ends - 1) // BLOCK).astype(np.int64)).astype(np.int32),
         np.concatenate([np.zeros(0, np.int64), *(_sizes(size) for size in shards)]),
         tuple(entry.gaps),
+        entry.fingerprint,
     )
 
 
@@ -117,28 +126,43 @@ def foreseeable(entry: SplitEntry, order: JobOrder) -> bool:
         and (order.window == "all" or blocks <= MOST_BLOCKS)
         and order.lanes <= min(MOST_LANES, entry.samples)
         and order.batch % order.lanes == 0
+        and (order.mix is None or _mixable(order.mix, order))
     )
+
+
+def _mixable(mix: JobMix, order: JobOrder) -> bool:
+    """Whether the mixture is one, and none that takes longer to work out than it may."""
+    if not mix.member < len(mix.weights) == len(mix.samples) or sum(mix.weights) > RUN:
+        return False
+    if min(mix.samples) < order.lanes or (isinstance(mix.stop, int) and mix.stop > MOST_MIXED):
+        return False
+    return mixture(mix).size(order.batch, order.lanes) <= MOST_MIXED
+
+
+def mixture(mix: JobMix, key: str = "", blocks: Blocks | None = None) -> Mixture:
+    """As a job reads it. Of its members but the one that is known here the sizes alone count."""
+    members = [Member("", Blocks(np.array([0, samples], np.int64)), "") for samples in mix.samples]
+    if blocks is not None:
+        members[mix.member] = Member(key, blocks, "")
+    return Mixture(members, mix.weights, mix.stop)
 
 
 class Reads:
     """Which blocks an epoch reads, and at which positions of it. Immutable."""
 
     def __init__(self, layout: Layout, order: JobOrder, epoch: int, kept: Bitmap | None = None) -> None:
-        """``kept``: what `Layout.kept` gave."""
-        blocks = Blocks(layout.edges, kept)
-        self.size = blocks.samples
-        """Samples of the epoch."""
-        self.blocks = len(layout.sizes)
+        """``kept``: what `Layout.kept` gave. Raises `RecordInvalid` where a mixture counts on another selection."""
+        self.line = _Line(layout, order, epoch, kept)
+        self.size, self.blocks = self.line.size, len(layout.sizes)
+        """Samples of the epoch, of all members of a mixture together; blocks of the shards."""
         self._span = self.size + 1
         whole = -(-max(1, self.size) // order.lanes) * order.lanes
         batch = min(order.batch, whole)  # a larger one holds no more
-        options = OrderOptions(order.window, order.lanes)
-        line = blocks.order(order.seed, Keyed(order.seed, epoch, order.shuffle, options, batch))
         found = [np.zeros(0, np.int64)]
         for start in range(0, self.size, PIECE):
             positions = np.arange(start, min(start + PIECE, self.size))
-            begins, slots = line.slot_of(positions, batch)
-            rows = blocks.rows(line, positions)
+            places, rows = self.line.rows(positions)
+            begins, slots = self.line.slot_of(positions[places], batch)
             found += self._keys(layout, rows, np.minimum(begins + slots, self.size - 1))
         self._keyed = np.concatenate(found)
         self._keyed.sort()  # not np.unique, which may keep the interpreter to itself for a second
@@ -173,6 +197,30 @@ class Reads:
     def weight(self) -> int:
         """Bytes of memory."""
         return self._keyed.nbytes
+
+
+class _Line:
+    """The positions of an epoch, and which rows of one split stand at which of them."""
+
+    def __init__(self, layout: Layout, order: JobOrder, epoch: int, kept: Bitmap | None) -> None:
+        blocks, mix = Blocks(layout.edges, kept), order.mix
+        keyed = Keyed(order.seed, epoch, order.shuffle, OrderOptions(order.window, order.lanes), order.batch)
+        if mix is None:
+            line = blocks.order(order.seed, keyed)
+            self.size, self.slot_of = blocks.samples, line.slot_of
+            self.rows: Callable[[Int], tuple[Any, Int]] = lambda positions: (..., blocks.rows(line, positions))
+            return
+        if blocks.samples != mix.samples[mix.member]:
+            raise RecordInvalid(layout.name, f"leaves {blocks.samples} samples to a job that counts on others")
+        mixed = mixture(mix, layout.key, blocks)
+        lines = MixtureLine(mixed, keyed)
+        self.size, self.slot_of = mixed.size(order.batch, order.lanes), lines.slot_of
+        self.rows = partial(lines.of_member, mix.member)
+
+
+def share(order: JobOrder) -> float:
+    """Of the positions of an epoch, those that read the job's own dataset."""
+    return 1.0 if order.mix is None else order.mix.weights[order.mix.member] / sum(order.mix.weights)
 
 
 def unpacked(kept: str, blocks: int) -> NDArray[np.bool_]:

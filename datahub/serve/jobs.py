@@ -24,6 +24,8 @@ BUSY = 10.0
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 MOST = 10_000
 """Jobs that are kept; those that say something when there are more are refused."""
+LONG, MOST_SAID = 4096, 32 << 20
+"""Bytes of a message that may be too many, and of all together: every process reads them every few seconds."""
 TABLE = "CREATE TABLE IF NOT EXISTS job (name TEXT PRIMARY KEY, until REAL, boot TEXT, said BLOB) WITHOUT ROWID"
 
 
@@ -47,15 +49,23 @@ class Jobs:
 
     def say(self, asked: JobAsked) -> Job:
         """Take in a job, or what it says now. Raises `TooManyJobs`."""
+        said = msgspec.json.encode(asked)
         with self._changing() as connection:
             known = connection.execute("SELECT 1 FROM job WHERE name = ?", (asked.job,)).fetchone()
             if known is None and connection.execute("SELECT count(*) FROM job").fetchone()[0] >= MOST:
                 raise TooManyJobs(f"there are {MOST} jobs")
+            if len(said) > LONG and self._others(connection, asked.job) + len(said) > MOST_SAID:
+                said = msgspec.json.encode(msgspec.structs.replace(asked, kept=""))  # what it has is only advice
             connection.execute(
                 "INSERT OR REPLACE INTO job VALUES (?, ?, ?, ?)",
-                (asked.job, self._clock() + asked.ttl, self._boot, msgspec.json.encode(asked)),
+                (asked.job, self._clock() + asked.ttl, self._boot, said),
             )
         return _job(asked, asked.ttl)
+
+    def _others(self, connection: sqlite3.Connection, name: str) -> int:
+        """Bytes that the other jobs said."""
+        found = connection.execute("SELECT sum(length(said)) FROM job WHERE name <> ?", (name,)).fetchone()
+        return int(found[0] or 0)
 
     def end(self, name: str) -> bool:
         """Whether there was such a job."""

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from datahub.serve.foresight import Float, Int, Layout, Reads, unpacked
+from datahub.serve.foresight import Float, Int, Layout, Reads, share, unpacked
 from datahub.serve.library import Blob
 from datahub.wire.messages import Job, JobOrder
 from datahub.wire.servers import ranked
@@ -108,6 +108,10 @@ class Worked:
             self._reads.popitem(last=False)
         return self._reads[key]
 
+    def knows(self, shards: Shards, job: Job) -> bool:
+        assert job.order is not None
+        return (shards.etag, shards.layout.name, msgspec.json.encode(job.order), job.epoch) in self._reads
+
     def first(self, shards: Shards, order: JobOrder, epoch: int) -> Float:
         """When each block is read first in an epoch."""
         key = (shards.etag, shards.layout.name, msgspec.json.encode(order), epoch)
@@ -129,14 +133,14 @@ def view(job: Job, shards: Shards, worked: Worked, pace: Callable[[int], float],
     """
     assert job.order is not None
     reads = worked.reads(shards, job.order, job.epoch)
-    size = reads.size
-    progress = job.epoch * size + min(job.position, size)
-    asked = job.epoch * size + min(job.position + job.ahead, size)
-    speed = pace(asked)
-    if speed * APART * int(shards.layout.sizes.sum()) > depth * shards.layout.samples:
+    size, part = reads.size, share(job.order)
+    here, asked = (min(int(each / part), size) for each in (job.position, job.position + job.ahead))
+    progress = job.epoch * size + here
+    speed = pace(job.epoch * size + asked)
+    if speed * part * APART * int(shards.layout.sizes.sum()) > depth * shards.layout.samples:
         return None
     since = speed * min(OLD, max(0.0, job.ttl - job.left))
-    position = min(job.position + job.ahead + int(since), size)
+    position = min(asked + int(since), size)
     after = worked.first(shards, job.order, job.epoch + 1)
     samples = reads.next(position)
     samples = np.where(np.isinf(samples), size - position + after, samples)

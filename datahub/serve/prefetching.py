@@ -50,6 +50,8 @@ LATE = 10.0
 JUDGED = 0.1
 """What one block counts in a job's score."""
 LAYOUTS = 16
+MOST, WORK = 64, 5.0
+"""Jobs that are foreseen at a time; seconds of a round after which no order is worked out that was not before."""
 
 
 @dataclass
@@ -154,17 +156,30 @@ class Prefetcher:
     def _foresee(self, found: list[tuple[Job, Shards]]) -> dict[str, deque[tuple[View, int]]]:
         """In a thread: keep what is read soonest; the blocks of each job that are missing, the first one first."""
         now = time.monotonic()
-        depth = self._depth(len(found))
-        looked = (
-            view(job, shards, self._worked, partial(self._paces.of, job.job, now), depth) for job, shards in found
-        )
-        views = [each for each in looked if each is not None]
+        found = sorted(found, key=self._proven, reverse=True)[:MOST]
+        views = self._views(found, self._depth(len(found)), now)
         names = {each.job.job for each in views}
         self._paces.keep([job.job for job, _ in found])
         self._credits = {name: self._credits.get(name, Credit()) for name in names}
         self._keep(views)
         self._settle(views)
         return {each.job.job: self._missing(each, now) for each in views}
+
+    def _proven(self, found: tuple[Job, Shards]) -> int:
+        """Whoever announces thousands of jobs takes nothing from those that ask for what was brought."""
+        credit = self._credits.get(found[0].job)
+        return 0 if credit is None else credit.useful
+
+    def _views(self, found: list[tuple[Job, Shards]], depth: int, now: float) -> list[View]:
+        views = []
+        for job, shards in found:
+            if time.monotonic() - now > WORK and not self._worked.knows(shards, job):
+                continue  # in a round to come
+            # What a job says may be no order at all: it costs only its own.
+            with suppress(DatahubError, ValueError, OverflowError, MemoryError):
+                each = view(job, shards, self._worked, partial(self._paces.of, job.job, now), depth)
+                views += [] if each is None else [each]
+        return views
 
     def _depth(self, jobs: int) -> int:
         """Bytes ahead of each job, of what pins and leases leave."""

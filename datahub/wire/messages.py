@@ -60,11 +60,25 @@ FullReference = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": FULL_R
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 TTL = 600.0
 LONGEST, LONGEST_LEASE = 7 * 86400.0, 366 * 86400.0
+MOST_MEMBERS = 64
 MOST_KEPT = 48 << 10
 """Characters of a job's bitmap: 294,912 blocks, 1.2 TB."""
 
 
+Thousandths = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+Samples = Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class JobMix(Message, frozen=True, kw_only=True):
+    """The mixture that a job reads one member of: what decides which of its positions are that member's."""
+
+    weights: Annotated[list[Thousandths], msgspec.Meta(min_length=2, max_length=MOST_MEMBERS)]
+    samples: Annotated[list[Samples], msgspec.Meta(min_length=2, max_length=MOST_MEMBERS)]
+    """Of each member, as its selection leaves them."""
+    member: Annotated[int, msgspec.Meta(ge=0, lt=MOST_MEMBERS)]
+    """Which of them the job's dataset is."""
+    stop: Literal["longest", "shortest"] | Samples = "longest"
 
 
 class JobOrder(Message, frozen=True, kw_only=True):
@@ -80,6 +94,7 @@ class JobOrder(Message, frozen=True, kw_only=True):
     """Ranges of key hashes that it reads; none: all."""
     max_samples: Count = 0
     """The first so many of them by their hashes; 0: all."""
+    mix: JobMix | None = None
 
 
 class JobAsked(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,7 +107,7 @@ class JobAsked(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
     run: NoneOrName = ""
     """What it is part of, a run with several loaders: leases of that name are renewed with it."""
     order: JobOrder | None = None
-    """None: its order is none that the formula gives by itself (a filter, a mixture); nothing is foreseen for it."""
+    """None: its order is none that a server can work out (weighted sampling); nothing is foreseen for it."""
     kept: Annotated[str, msgspec.Meta(max_length=MOST_KEPT)] = ""
     """Base64 of a bitmap of the blocks of the split's shards, lowest bit first: those it has itself and will not ask
     for. Never in an answer."""
@@ -101,7 +116,7 @@ class JobAsked(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
     here: Annotated[str, msgspec.Meta(max_length=256)] = ""
     epoch: Count = 0
     position: Count = 0
-    """Samples that the whole job has consumed in the epoch."""
+    """Samples that the whole job has consumed in the epoch; of a mixture, its share of them."""
     ahead: Count = 0
     """Samples after those that it has asked for already."""
     ttl: Annotated[float, msgspec.Meta(gt=0, le=LONGEST)] = TTL

@@ -115,20 +115,22 @@ def test_the_environment_names_the_run_and_its_leases_are_renewed(far, settings,
         within(lambda: json.loads(far.ask("/v1/cache").body)["held"][0]["seconds"] > 60)
 
 
-def test_what_the_formula_does_not_give_is_announced_without_an_order(far, settings):
+def test_orders_are_announced_where_a_server_can_work_them_out(far, settings):
     selected = loader_of(far, settings, ref="tiny@1.0/published", where="label in (0, 1)")
+    weighted = loader_of(far, settings, ref=datahub.balanced("tiny@1.0/published"))
     parted = loader_of(far, settings, ref="tiny@1.0/published", part=(0, 0.5), max_samples=5)
     mixed = loader_of(far, settings, ref=datahub.mix({"tiny@1.0/published": 0.5, "tiny@1.0/published:test": 0.5}))
-    for loader, number in ((selected, 1), (parted, 1), (mixed, 2)):
+    for loader, number in ((selected, 1), (weighted, 1), (parted, 1), (mixed, 2)):
         with loader:
             batches = iter(loader)
             next(batches)
             found = within(lambda number=number: len(told := jobs(far)) == number and told)
-            assert [("order" in each) for each in found] == [loader is parted] * number
+            assert [("order" in each) for each in found] == [loader in (parted, mixed)] * number
             if loader is parted:
                 assert (found[0]["order"]["part"], found[0]["order"]["max_samples"]) == ([[0.0, 0.5]], 5)
             if loader is mixed:
-                assert {each["split"] for each in found} == {"train", "test"}
+                members = {each["split"]: each["order"]["mix"].get("member") for each in found}
+                assert members == {"train": 0, "test": 1}
             batches.close()
         within(lambda: jobs(far) == [])
 
@@ -191,6 +193,20 @@ def test_what_a_job_reads_next_is_brought_before_it_asks(far):
         assert ledger.wanted(time.time()) == set()
 
 
+def test_what_a_mixture_reads_next_is_brought_before_it_asks(far, settings):
+    mixed = datahub.mix({"tiny@1.0/published": 0.5, REF: 0.5})
+    with loader_of(far, settings, ref=mixed, fields=("encoded",), batch_size=2, prefetch=1) as loader:
+        batches = iter(loader)
+        next(batches)
+        within(lambda: all(present(far)))
+        names = {each["dataset"]: each["job"] for each in jobs(far)}
+        brought = far.metric("datahub_prefetched_bytes_total", job=names[REF])
+        assert brought > 0
+        for _ in batches:
+            pass
+    assert far.metric("datahub_origin_bytes_total") < 14 * BLOCK  # each block once
+
+
 def test_a_small_cache_brings_no_more_than_half_of_it_and_leaves_what_is_leased(start, origin, tmp_path):
     small = start(Settings(home=tmp_path / "server"), origin=(str(origin),), scrub_rate=0, quota=6 * BLOCK)
     assert say(small) == 200
@@ -239,6 +255,10 @@ def test_one_that_asks_is_believed_more(far, monkeypatch, settings):
         {"seed": (1 << 63) - 1, "batch": 4096, "lanes": 4096, "window": 1},
         {"seed": 1, "batch": 4, "max_samples": 1 << 62},
         {"seed": 1, "batch": 4, "part": [[0.4, 0.2], [1.0, 1.0]]},
+        {"seed": 1, "batch": 4, "mix": {"weights": [500, 500], "samples": [1 << 40, 7], "member": 0}},
+        {"seed": 1, "batch": 4, "mix": {"weights": [500, 500], "samples": [9, 7], "member": 0}},
+        {"seed": 1, "batch": 1 << 40, "mix": {"weights": [1, 999], "samples": [24, 7], "member": 0, "stop": 1 << 40}},
+        {"seed": 1, "batch": 4, "mix": {"weights": [500, 500], "samples": [24, 7], "member": 63}},
     ],
 )
 def test_lies_hurt_nobody(far, order):

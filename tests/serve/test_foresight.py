@@ -6,9 +6,10 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from datahub.core.digests import BLOCK
@@ -17,13 +18,14 @@ from datahub.loader.announcing import bitmap
 from datahub.loader.schedule import Plan, Schedule
 from datahub.loader.topology import Topology
 from datahub.order.formula import OrderOptions, cut_blocks
+from datahub.order.mixture import Member, Mixture
 from datahub.order.population import Blocks
-from datahub.serve.foresight import MOST_LANES, Layout, Reads, foreseeable, layout, unpacked
+from datahub.serve.foresight import MOST_LANES, Layout, Reads, foreseeable, layout, share, unpacked
 from datahub.serve.library import Blob
 from datahub.serve.outlook import NOMINAL, Paces, Shards, Worked, merged, view
 from datahub.store.locate import LOCATE, encode
 from datahub.store.record import ShardEntry, SplitEntry
-from datahub.wire.messages import Job, JobOrder
+from datahub.wire.messages import Job, JobMix, JobOrder
 
 
 def split_of(counts: list[int], block: int = 7, gaps: list[int] | None = None) -> SplitEntry:
@@ -100,6 +102,85 @@ def test_the_next_read_of_every_block_is_the_loaders(counts, order, epoch, data)
             assert seen[number] <= at + distance < seen[number] + batch
         else:
             assert distance == math.inf
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(1, 20), min_size=1, max_size=3), min_size=2, max_size=4),
+    orders,
+    st.sampled_from(["longest", "shortest", 3]),
+    st.integers(0, 2),
+    st.data(),
+)
+def test_the_next_read_of_a_mixtures_member_is_the_loaders(counts, order, stop, epoch, data):
+    order = msgspec.structs.replace(order, batch=min(order.batch, 12))
+    assume(all(sum(each) >= order.lanes for each in counts))
+    cuts = sorted(data.draw(st.sets(st.integers(1, 19), min_size=len(counts) - 1, max_size=len(counts) - 1)))
+    weights = [50 * (high - low) for low, high in zip([0, *cuts], [*cuts, 20], strict=True)]
+    which = data.draw(st.integers(0, len(counts) - 1))
+    part = [(0.0, 0.7)] if data.draw(st.booleans()) else []
+    layouts = [laid_out(each, 900_000)[0] for each in counts]
+    layouts = [replace(each, key=str(number)) for number, each in enumerate(layouts)]
+    order = msgspec.structs.replace(order, part=part)
+    kept = [each.kept(order) for each in layouts]
+    blocks = [Blocks(each.edges, left) for each, left in zip(layouts, kept, strict=True)]
+    samples = [each.samples for each in blocks]
+    assume(min(samples) >= order.lanes)
+    population = Mixture([Member(str(n), each, "") for n, each in enumerate(blocks)], weights, stop)
+    plan = Plan(
+        shards=[], block=7, seed=order.seed, shuffle=order.shuffle, options=OrderOptions(order.window, order.lanes),
+        batch=order.batch, drop_last=False, static_shapes=False, topology=Topology(), population=population,
+    )  # fmt: skip
+    schedule = Schedule(plan)
+    mix = JobMix(weights=weights, samples=samples, member=which, stop=stop)
+    asked = msgspec.structs.replace(order, mix=mix)
+    assert foreseeable(split_of(counts[which]), asked)
+    reads = Reads(layouts[which], asked, epoch, kept[which])
+    assert reads.size == schedule.size and share(asked) == weights[which] / 1000
+    at = data.draw(st.integers(0, len(schedule))) * order.batch
+    rows, sizes = rows_of(counts[which], 900_000)
+    base = np.cumsum([0, *(-(-size // BLOCK) for size in sizes)]).tolist()
+    first = int(population.bases[which])
+    position, seen = at, {}
+    while (after := schedule.after(position)) is not None:
+        step = schedule.step(epoch, position)
+        index = step.index[step.valid] - first
+        for number in touched(rows, base, index[(index >= 0) & (index < len(rows))]):
+            seen.setdefault(number, position)
+        position = after
+    for number, distance in enumerate(reads.next(at)):
+        assert (distance == math.inf) == (number not in seen)
+        assert number not in seen or seen[number] <= at + distance < seen[number] + order.batch
+
+
+def test_mixtures_that_are_none_or_cost_too_much_are_not_worked_out():
+    entry, order = split_of([50, 50]), JobOrder(batch=8, lanes=2)
+
+    def told(**facts: Any) -> bool:
+        mix = JobMix(**{"weights": [500, 500], "samples": [100, 10], "member": 0, **facts})
+        return foreseeable(entry, msgspec.structs.replace(order, mix=mix))
+
+    assert told() and told(stop=100) and told(stop="shortest")
+    assert not told(member=2) and not told(samples=[100, 10, 10]) and not told(weights=[1000, 1000])
+    assert not told(samples=[100, 1])  # fewer than lanes
+    assert (
+        not told(stop=1 << 40) and not told(samples=[100, 1 << 40]) and not told(weights=[1, 999], samples=[1 << 30, 9])
+    )
+    found, _ = laid_out([50, 50], 900_000)
+    lying = msgspec.structs.replace(order, mix=JobMix(weights=[500, 500], samples=[90, 10], member=0))
+    with pytest.raises(RecordInvalid):
+        Reads(found, lying, 0)
+
+
+def test_a_mixtures_positions_are_told_as_the_members_share():
+    shards = shards_of([30, 30])
+    mix = JobMix(weights=[250, 750], samples=[60, 60], member=0)
+    order = JobOrder(batch=4, mix=mix)
+    reads = Reads(shards.layout, order, 0)
+    found = view(job_of(order=order, position=10, ahead=5), shards, Worked(), lambda _: 0.0, 1 << 40)
+    assert found is not None and found.progress == 40
+    assert found.until.tolist() == (60 + np.where(np.isinf(reads.next(60)), reads.size - 60 + Reads(
+        shards.layout, order, 1).next(0), reads.next(60))).tolist()  # fmt: skip
 
 
 def test_a_selection_is_the_loaders():
