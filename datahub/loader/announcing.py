@@ -1,7 +1,8 @@
 """What a loader says of itself to the cache servers that it reads from: what it reads, in which order, how far it is.
 
 One voice for a whole job: rank 0 speaks, of several workers of a DataLoader the first. The parts of a mixture are a job
-each. How those are ordered, and what ``where`` leaves, a server cannot work out: they are announced without an order.
+each. Weighted sampling draws by a column of the index, in an order that a server does not work out: it is announced
+without one.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from datahub.stream.herald import HERALD, PARTING, Voice, say_end
 from datahub.stream.joined import JoinedShards
 from datahub.stream.served import ServedFiles
 from datahub.stream.source import ShardSource
-from datahub.wire.messages import MOST_KEPT, MOST_MEMBERS, JobAsked, JobMix, JobOrder
+from datahub.wire.messages import MOST_KEPT, MOST_MEMBERS, MOST_WHERE, JobAsked, JobMix, JobOrder
 from datahub.wire.tokens import job_of
 
 TTL = 90.0
@@ -145,7 +146,7 @@ def bitmap(kept: Sequence[bool]) -> str:
 def _order(plan: Plan, members: Opened, number: int) -> JobOrder | None:
     """Of part ``number``; None where a server cannot work it out."""
     chosen, population, split = members.selection, members.population, members.members[number]
-    if isinstance(population, Strata) or chosen.where or not -(1 << 63) <= plan.seed < 1 << 63:
+    if isinstance(population, Strata) or len(chosen.where) > MOST_WHERE or not -(1 << 63) <= plan.seed < 1 << 63:
         return None
     mix = None
     if isinstance(population, Mixture):
@@ -161,6 +162,7 @@ def _order(plan: Plan, members: Opened, number: int) -> JobOrder | None:
         shuffle=plan.shuffle,
         part=[] if chosen.part == WHOLE else list(chosen.part),
         max_samples=min(chosen.max_samples or 0, len(split)),
+        where=chosen.where,
         mix=mix,
     )
 

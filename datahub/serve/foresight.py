@@ -60,6 +60,8 @@ class Layout:
     sizes: Int
     gaps: tuple[int, ...] = ()
     key: str = ""
+    meets: NDArray[np.bool_] | None = None
+    """Which samples a job's filter leaves; None for all."""
 
     @property
     def samples(self) -> int:
@@ -67,14 +69,14 @@ class Layout:
 
     def kept(self, order: JobOrder) -> Bitmap | None:
         """The samples that a job's selection leaves; None for all. As `datahub.store.selection` has it."""
-        if not order.part and not order.max_samples:
+        if self.meets is None and not order.part and not order.max_samples:
             return None
         numbers = np.arange(self.samples + len(self.gaps), dtype=np.int64)
         if self.gaps:
             numbers = np.delete(numbers, list(self.gaps))
-        mask = np.ones(self.samples, np.bool_)
+        mask = np.ones(self.samples, np.bool_) if self.meets is None else self.meets.copy()
         if order.part:
-            mask = keyhash.within(numbers, self.name, order.part)
+            mask &= keyhash.within(numbers, self.name, order.part)
         if order.max_samples:
             rows = np.flatnonzero(mask)
             mask[:] = False

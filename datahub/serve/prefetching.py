@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from datahub.core.errors import DatahubError
 from datahub.core.refs import Ref
 from datahub.serve import duty
 from datahub.serve.engine import Engine
+from datahub.serve.filters import Filters
 from datahub.serve.foresight import foreseeable, layout
 from datahub.serve.jobs import Jobs
 from datahub.serve.library import Variant
@@ -50,8 +51,9 @@ LATE = 10.0
 JUDGED = 0.1
 """What one block counts in a job's score."""
 LAYOUTS = 16
-MOST, WORK = 64, 5.0
-"""Jobs that are foreseen at a time; seconds of a round after which no order is worked out that was not before."""
+MOST, FILTERS, WORK = 64, 2, 5.0
+"""Jobs that are foreseen at a time; filters that are worked out in a round; seconds of one after which no order is
+worked out that was not before."""
 
 
 @dataclass
@@ -90,6 +92,7 @@ class Prefetcher:
     def __init__(self, folder: Path, jobs: Jobs, cache: BlockCache, engine: Engine, metrics: Metrics) -> None:
         self._folder, self._jobs, self._cache, self._engine, self._metrics = folder, jobs, cache, engine, metrics
         self._worked, self._paces = Worked(), Paces()
+        self._filters, self._may_filter = Filters(engine), 0
         self._layouts: dict[tuple[str, str], Shards] = {}
         self._credits: dict[str, Credit] = {}
         self._wanted: set[str] = set()
@@ -115,6 +118,7 @@ class Prefetcher:
 
     async def _round(self, look: Look, began: float) -> None:
         jobs = await asyncio.to_thread(self._jobs.alive)
+        self._may_filter = FILTERS
         found = [(job, shards) for job in jobs if (shards := await self._shards(job, look)) is not None]
         queues = await asyncio.to_thread(self._foresee, found)
         ended = time.monotonic()
@@ -136,9 +140,19 @@ class Prefetcher:
             found = self._layouts[key] = self._layouts.pop(key)
             while len(self._layouts) > LAYOUTS:
                 del self._layouts[next(iter(self._layouts))]
+            if job.order.where:
+                return await self._filtered(found, variant, job.split, job.order.where)
         except (DatahubError, ConnectionError, KeyError):
             return None
         return found
+
+    async def _filtered(self, shards: Shards, variant: Variant, split: str, where: str) -> Shards | None:
+        if not self._filters.knows(variant, split, where):
+            if not self._may_filter:
+                return None  # in a round to come
+            self._may_filter -= 1
+        met = await self._filters.rows(variant, split, where)
+        return None if met is None else replace(shards, layout=replace(shards.layout, meets=met))
 
     async def _laid_out(self, variant: Variant, split: str) -> Shards:
         entry = variant.record.splits[split]

@@ -60,7 +60,7 @@ FullReference = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": FULL_R
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 TTL = 600.0
 LONGEST, LONGEST_LEASE = 7 * 86400.0, 366 * 86400.0
-MOST_MEMBERS = 64
+MOST_MEMBERS, MOST_WHERE = 64, 1024
 MOST_KEPT = 48 << 10
 """Characters of a job's bitmap: 294,912 blocks, 1.2 TB."""
 
@@ -94,6 +94,8 @@ class JobOrder(Message, frozen=True, kw_only=True):
     """Ranges of key hashes that it reads; none: all."""
     max_samples: Count = 0
     """The first so many of them by their hashes; 0: all."""
+    where: Annotated[str, msgspec.Meta(max_length=MOST_WHERE)] = ""
+    """The filter that comes before both, in its one written form."""
     mix: JobMix | None = None
 
 

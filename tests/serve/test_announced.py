@@ -21,7 +21,7 @@ from datahub.core.settings import Settings
 from datahub.loader.streaming import StreamingLoader
 from datahub.loader.topology import Topology
 from datahub.loader.torch_dataset import StreamingDataset
-from datahub.serve import prefetching
+from datahub.serve import filters, prefetching
 from datahub.serve.outlook import Shards
 from datahub.stream import herald
 from tests.serve.running import Running
@@ -117,15 +117,19 @@ def test_the_environment_names_the_run_and_its_leases_are_renewed(far, settings,
 
 def test_orders_are_announced_where_a_server_can_work_them_out(far, settings):
     selected = loader_of(far, settings, ref="tiny@1.0/published", where="label in (0, 1)")
+    wordy = f"label in ({', '.join('01' * 200)})"
+    long = loader_of(far, settings, ref="tiny@1.0/published", where=wordy)
     weighted = loader_of(far, settings, ref=datahub.balanced("tiny@1.0/published"))
     parted = loader_of(far, settings, ref="tiny@1.0/published", part=(0, 0.5), max_samples=5)
     mixed = loader_of(far, settings, ref=datahub.mix({"tiny@1.0/published": 0.5, "tiny@1.0/published:test": 0.5}))
-    for loader, number in ((selected, 1), (weighted, 1), (parted, 1), (mixed, 2)):
+    for loader, number in ((selected, 1), (weighted, 1), (long, 1), (parted, 1), (mixed, 2)):
         with loader:
             batches = iter(loader)
             next(batches)
             found = within(lambda number=number: len(told := jobs(far)) == number and told)
-            assert [("order" in each) for each in found] == [loader in (parted, mixed)] * number
+            assert [("order" in each) for each in found] == [loader in (selected, parted, mixed)] * number
+            if loader is selected:
+                assert found[0]["order"]["where"] == "label in (0, 1)"
             if loader is parted:
                 assert (found[0]["order"]["part"], found[0]["order"]["max_samples"]) == ([[0.0, 0.5]], 5)
             if loader is mixed:
@@ -205,6 +209,36 @@ def test_what_a_mixture_reads_next_is_brought_before_it_asks(far, settings):
         for _ in batches:
             pass
     assert far.metric("datahub_origin_bytes_total") < 14 * BLOCK  # each block once
+
+
+def test_what_a_filter_leaves_is_brought_and_nothing_else(far, settings):
+    """Of 24 images in 12 blocks the first 7: those of four blocks."""
+    where = "key <= 'train-000000006'"
+    assert say(far, order={"seed": 1, "batch": 4, "where": where}) == 200
+    within(lambda: sum(present(far)) == 4)
+    assert len(within(far.server.cache.foreseen.due)) == 12  # those that are not read are known for it
+    with loader_of(far, settings, where=where, fields=("encoded",)) as loader:
+        assert sum(len(images) for (images,) in loader) == 7
+    assert present(far) == [True] * 4 + [False] * 8
+
+
+@pytest.mark.parametrize(
+    "where", ["nothing == 1", "label ==", "(" * 500, "__import__('os')", "label == " + "9" * 400, "source == 'x' " * 70]
+)
+def test_filters_that_are_none_hurt_nobody(far, where):
+    assert say(far, order={"seed": 1, "batch": 4, "where": where}) == 200
+    assert say(far, job="b") == 200
+    within(lambda: all(present(far)))
+    assert far.metric("datahub_prefetched_bytes_total", job="a") == 0
+    assert say(far, order={"where": "x" * 1025}) == 400
+
+
+def test_filters_beyond_their_bounds_are_not_worked_out(far, monkeypatch):
+    monkeypatch.setattr(filters, "MOST_BYTES", 10)
+    assert say(far, order={"seed": 1, "batch": 4, "where": "label == 1"}) == 200
+    assert say(far, job="b") == 200
+    within(lambda: all(present(far)))
+    assert far.metric("datahub_prefetched_bytes_total", job="a") == 0
 
 
 def test_a_small_cache_brings_no_more_than_half_of_it_and_leaves_what_is_leased(start, origin, tmp_path):
