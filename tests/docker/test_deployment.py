@@ -14,6 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from datahub import StreamingLoader
+from datahub.cli.app import root, run
+from datahub.stream import herald
+from datahub.wire.messages import failure_of
 from tests.serve.conftest import big_variant, content, digest_of, elsewhere, home, start  # noqa: F401 - fixtures
 from tests.serve.running import Answer, Running
 
@@ -150,7 +154,49 @@ def test_each_file_has_one_server_and_another_in_need(balanced, home):  # noqa: 
     assert part.headers["content-range"] == "bytes 10-19/100001"
     assert file_of(front, 1, Range="bytes=10-19", If_Range='"other"').status == 200
     assert file_of(front, 1, If_None_Match=f'"{digest}"').status == 304
-    assert front.ask("/v1/cache").status == 421
     servers[0].loop.call_soon_threadsafe(servers[0].stop)
     for seed in range(6):
         assert file_of(front, seed).body == content(seed, 100_000 + seed)
+
+
+@needs_nginx
+def test_a_loader_behind_nginx_reads_and_is_no_job(balanced, monkeypatch, settings):
+    """Which server has a blob is nginx's secret: one that was told of a job would fetch what others are asked for."""
+    front, servers = balanced
+    monkeypatch.setattr(herald, "EVERY", 0.05)
+    refused = [front.ask("/v1/jobs", "POST", b"{}"), front.ask("/v1/jobs/a", "DELETE"), front.ask("/v1/cache")]
+    assert [each.status for each in refused] == [421] * 3
+    assert {each.headers["content-type"] for each in refused} == {"application/json"}
+    failure = failure_of(refused[0].body)
+    assert failure is not None and failure.error == "AskEachServer" and failure.next and not failure.retryable
+    with StreamingLoader("tiny@1.0/published", source=front.url, settings=settings, batch_size=4) as loader:
+        epochs = [sum(len(batch["label"]) for batch in loader) for _ in range(3)]
+        assert len(set(epochs)) == 1 and epochs[0] > 0
+    assert [each.server.jobs.alive() for each in servers] == [[], []]
+
+
+@needs_nginx
+def test_the_command_line_is_told_to_ask_the_servers_themselves(balanced, capfd):
+    front, servers = balanced
+    assert run(root, ["cache", "status", "--server", front.url]) == 4
+    said = capfd.readouterr().err
+    assert "each of the cache servers is to be told this itself" in said and said.count("\n") == 1
+    assert run(root, ["cache", "status", "--server", servers[0].url]) == 0
+
+
+@needs_nginx
+def test_servers_that_are_named_are_each_told_of_a_job(balanced, monkeypatch, settings):
+    _, servers = balanced
+    monkeypatch.setattr(herald, "EVERY", 0.05)
+    both = ",".join(each.url for each in servers)
+    with StreamingLoader("tiny@1.0/published", source=both, settings=settings, batch_size=4) as loader:
+        batches = iter(loader)
+        next(batches)
+        deadline = time.monotonic() + 20
+        while not all(each.server.jobs.alive() for each in servers):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        told = [each.server.jobs.alive()[0] for each in servers]
+        assert [each.here for each in told] == [each.url for each in servers]
+        assert {tuple(each.servers) for each in told} == {tuple(each.url for each in servers)}
+        batches.close()
