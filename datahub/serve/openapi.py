@@ -32,6 +32,7 @@ from datahub.wire.paths import (
     JOBS,
     LEASE,
     METRICS,
+    OF,
     OPENAPI,
     PIN,
     READY,
@@ -43,6 +44,12 @@ from datahub.wire.paths import (
 JSON = "application/json"
 SHA256 = {"name": "sha256", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"}}
 RANGE = {"name": "Range", "in": "header", "schema": {"type": "string"}, "description": "A range of bytes, or several."}
+VARIANT_OF = {
+    "name": OF,
+    "in": "query",
+    "schema": {"type": "string"},
+    "description": "NAME@VERSION/VARIANT that it is of, for a server that does not know the digest yet.",
+}
 RANGED = {
     "206": {"description": "The bytes of the range; of several that ascend, as multipart/byteranges."},
     "304": {"description": "It is what the client has."},
@@ -104,7 +111,7 @@ def document(version: str) -> bytes:
             "A published file of a version.", stream, binary, FILE[0], REF[1], FILE[1], ranged=True
         ),
         FILES + "/{dataset}/{file}": get("A published file.", stream, binary, *FILE, ranged=True),
-        BLOBS + "/{sha256}": get("A file by its digest.", stream, binary, SHA256, ranged=True),
+        BLOBS + "/{sha256}": get("A file by its digest.", stream, binary, SHA256, VARIANT_OF, ranged=True),
         BLOBS + "/{sha256}/blocks": get("The digests of its blocks.", stream, binary, SHA256, ranged=True),
         CACHE: get("What the cache holds.", JSON, status),
         WARM: _post("Fetch a dataset before it is asked for.", command, warming, errors, status=202),

@@ -7,7 +7,7 @@ from aiohttp import web
 from datahub.serve import answers
 from datahub.serve.sending import IMMUTABLE, send_blob, send_memory
 from datahub.serve.state import SERVER
-from datahub.wire.paths import BLOBS
+from datahub.wire.paths import BLOBS, OF
 
 BINARY = "application/octet-stream"
 routes = web.RouteTableDef()
@@ -16,7 +16,7 @@ routes = web.RouteTableDef()
 @routes.get(BLOBS + "/{sha256:[0-9a-f]{64}}")
 async def blob(request: web.Request) -> web.StreamResponse:
     sha256 = request.match_info["sha256"]
-    found = await request.app[SERVER].blob(sha256)
+    found = await request.app[SERVER].blob(sha256, request.query.get(OF, ""))
     if found is None:
         return answers.not_found(f"blob {sha256}")
     return await send_blob(request, found, BINARY, IMMUTABLE)

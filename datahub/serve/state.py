@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
 from aiohttp import web
 
+from datahub.core.errors import BadReference
 from datahub.core.events import Listener
 from datahub.core.refs import Ref
 from datahub.core.settings import Settings
@@ -73,10 +75,20 @@ class Server:
         except TimeoutError:
             return self.library.served(ref)
 
-    async def blob(self, sha256: str) -> Blob | None:
+    async def blob(self, sha256: str, of: str = "") -> Blob | None:
+        """``of``: the variant that it is said to be of, looked for where the digest is not known. Raises as `variant`.
+
+        Of several servers it is another one that a client had the record from.
+        """
         known = self.library.blob(sha256)
         if known is None:
             await self.search()
+            known = self.library.blob(sha256)
+        if known is None and of:
+            with suppress(BadReference):
+                ref = Ref.parse(of)
+                if ref.version and ref.variant:
+                    await self.variant(ref)
         return known or self.library.blob(sha256)
 
     async def search(self) -> None:

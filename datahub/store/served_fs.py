@@ -176,7 +176,7 @@ class ServedFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 data = self._client.whole(paths.of_record(ref), SECONDS)
                 files = records.decode(data, f"{self.server}{paths.of_record(ref)}").files
             sizes = {each.path: each.bytes for each in files}
-            places = {each.path: paths.of_blob(each.sha256) for each in files}
+            places = {each.path: paths.of_blob(each.sha256, ref) for each in files}
             sizes |= {FILENAME: len(data), BLOCKS: blocks.size(files)}
             places |= {name: paths.of_file(ref, name) for name in (FILENAME, BLOCKS)}
             self._variants[ref] = _Listed(sizes, places)

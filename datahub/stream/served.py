@@ -138,7 +138,7 @@ class ServedFiles:
 
     def _path(self, path: str) -> str:
         digest = self._digests.get(path)
-        return self._named(path) if digest is None else paths.of_blob(digest)
+        return self._named(path) if digest is None else paths.of_blob(digest, self.ref)
 
     def _named(self, path: str) -> str:
         return paths.of_file(self.ref, path) if path else paths.of_name(self.ref.name)

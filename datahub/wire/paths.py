@@ -15,6 +15,7 @@ JOBS = f"{API}/jobs"
 OPENAPI = f"{API}/openapi.json"
 CACHE = f"{API}/cache"
 WARM, PIN, UNPIN, LEASE, EVICT = (f"{CACHE}/{verb}" for verb in ("warm", "pin", "unpin", "lease", "evict"))
+OF = "of"
 RECORD = "dataset.json"
 BLOCKS = "blocks.bin"
 VERSION = "Datahub-Api"
@@ -43,8 +44,9 @@ def of_sample(ref: Ref, key: str, extension: str) -> str:
     return of_file(ref, f"samples/{key}.{extension}")
 
 
-def of_blob(sha256: str) -> str:
-    return f"{BLOBS}/{sha256}"
+def of_blob(sha256: str, ref: Ref | None = None) -> str:
+    """``ref``: the variant that it is of, by which a server that never heard of the digest finds it at its origins."""
+    return f"{BLOBS}/{sha256}?{OF}={quote(str(ref), safe='@/')}" if ref else f"{BLOBS}/{sha256}"
 
 
 def of_blocks(sha256: str) -> str:

@@ -22,8 +22,10 @@ from datahub.stream.origin import open_files
 from datahub.stream.served import ServedFiles
 from datahub.wire import client, ranges
 from datahub.wire.ranges import Range
+from datahub.wire.servers import ranked
 from tests.acquire.server import Behaviour, serving
 from tests.loader.conftest import same
+from tests.serve.conftest import big_variant, content, digest_of
 from tests.serve.running import running
 from tests.store.builder import pixels
 
@@ -143,6 +145,31 @@ def test_a_loader_without_a_cache_asks_for_many_samples_at_once(start, home, els
     loader.close()
     assert all(map(same, found, batches(home))) and len(found) == 4
     assert 0 < server.metric("datahub_requests_total", route="/v1/blobs/{sha256}") < 20
+
+
+def test_each_of_several_cold_servers_brings_its_share(start, home, elsewhere, tmp_path):
+    """A server that a client did not ask for the record knows no digest of it, and finds it by the variant's name."""
+    for seed in range(8):
+        big_variant(home.home, f"set{seed}", seed=seed, size=100_000)
+    servers = [
+        start(replace(elsewhere, home=tmp_path / name), origin=(str(home.home),), cache_dir=tmp_path / name / "cache")
+        for name in ("one", "two")
+    ]
+    for seed in range(8):
+        files = ServedFiles([each.url for each in servers], Ref(f"set{seed}", "1.0", "published"))
+        files.whole("dataset.json", 20.0)
+        assert files.whole("data.bin", 20.0) == content(seed, 100_000)
+        digest = digest_of(home, f"set{seed}")
+        first = ranked([each.url for each in servers], digest)[0]
+        shares = [each.metric("datahub_sent_bytes_total", dataset=f"set{seed}@1.0/published") for each in servers]
+        assert [each.url for each, share in zip(servers, shares, strict=True) if share >= 100_000] == [first]
+    cold = start(replace(elsewhere, home=tmp_path / "cold"), origin=(str(home.home),), cache_dir=tmp_path / "third")
+    blob = f"/v1/blobs/{digest_of(home, 'set1')}"
+    assert cold.ask(blob).status == 404
+    for of in ("none@1.0/published", "set0@1.0/published", "set1", "..", "%00", "x" * 3000):
+        assert cold.ask(f"{blob}?of={of}").status == 404, of
+    assert cold.ask(f"{blob}?of=set1@1.0/published").body == content(1, 100_000)
+    assert cold.ask(blob).status == 200
 
 
 def test_what_no_server_has(start, home, elsewhere):
