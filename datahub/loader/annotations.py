@@ -18,6 +18,7 @@ from datahub.tensor.batched import BatchTransform
 from datahub.tensor.draws import Draws
 from datahub.tensor.following import follow
 from datahub.tensor.geometry import sanitizes, stages, unable
+from datahub.tensor.turning import turn
 
 Read = Callable[[Spans], Sequence[Data]]
 """Reads members of the shards."""
@@ -35,11 +36,11 @@ class Annotations:
         self._listed = {name: spec for name, spec in specs.items() if spec.type in typed.ROWS}
 
     @staticmethod
-    def of(split: Split, names: Sequence[str], transform: Any, *, orient: bool = False) -> Annotations | None:
+    def of(split: Split, names: Sequence[str], transform: Any) -> Annotations | None:
         """None where a batch shows nothing of the kind. Raises `BadArgument` where they cannot follow ``transform``."""
         fields = split.dataset.record.fields
         specs = {name: fields[name] for name in names if name in fields and fields[name].type in typed.TYPES}
-        _check(specs, transform, orient)
+        _check(specs, transform)
         if sanitizes(transform) and any(spec.type in typed.OBJECTS for spec in specs.values()):
             specs |= {
                 name: spec for name, spec in fields.items() if spec.type == "boxes"
@@ -93,14 +94,25 @@ class Annotations:
         return values
 
     def finish(
-        self, values: list[Values], rows: NDArray[Any], aside: Collection[int], transform: Any, draws: Draws
+        self,
+        values: list[Values],
+        rows: NDArray[Any],
+        aside: Collection[int],
+        transform: Any,
+        draws: Draws,
+        turns: Sequence[int] = (),
     ) -> dict[str, list[Any]]:
-        """The batch's fields as lists, moved as ``transform`` moves the images. Rows ``aside`` hold nothing."""
+        """The batch's fields as lists, moved as ``transform`` moves the images. Rows ``aside`` hold nothing.
+
+        ``turns``: EXIF orientations by which the images are turned before; none: they are not.
+        """
         values = [dict(value) for value in values]
         sizes = np.stack([rows["height"], rows["width"]], axis=1).astype(np.int64)
         for row in aside:
             size = sizes[row, 0].item(), sizes[row, 1].item()
             values[row] = {name: nothing(spec, size) for name, spec in self._specs.items()}
+        if any(each != 1 for each in turns):
+            sizes = turn(self._specs, values, sizes, [1 if row in aside else each for row, each in enumerate(turns)])
         if isinstance(transform, BatchTransform):
             sizes = follow(self._specs, values, sizes, stages(transform, sizes, draws))
         shapes = [(height, width) for height, width in sizes.tolist()]
@@ -110,12 +122,9 @@ class Annotations:
         }
 
 
-def _check(specs: dict[str, FieldSpec], transform: Any, orient: bool) -> None:
+def _check(specs: dict[str, FieldSpec], transform: Any) -> None:
     """Every annotation that has a place must follow what becomes of the images, or nothing does."""
     placed = [name for name, spec in specs.items() if spec.type in typed.PLACES]
-    if placed and orient:
-        hint = "leave orient out, or leave them out of fields="
-        raise BadArgument("orient", orient, f"turns images where {placed[0]} would not follow", hint)
     if not placed or transform is None:
         return
     if not isinstance(transform, BatchTransform):

@@ -104,7 +104,9 @@ class Assembler(Pieces):
         """The fields that a batch shows, and what is drawn for mixing it."""
         beside: dict[str, Any] = {}
         if self._annotations is not None:
-            beside = self._annotations.finish(work.beside, work.rows, work.aside, self._recipe.transform, work.draws)
+            beside = self._annotations.finish(
+                work.beside, work.rows, work.aside, self._recipe.transform, work.draws, work.turns
+            )
             if (clip := self._recipe.clip) is not None:
                 beside[str(clip.field)] = clips_together(clip, beside[str(clip.field)], work.rows, work.draws)
         batch = self._columns.of(step, work.rows, images, work.encoded, beside)

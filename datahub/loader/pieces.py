@@ -22,7 +22,7 @@ from datahub.loader.work import Work
 from datahub.stream.heap import keep_freed_memory
 from datahub.stream.source import ShardSource
 from datahub.stream.spans import Spans
-from datahub.tensor.decode import Encoded, decode_each, decode_rows
+from datahub.tensor.decode import Encoded, decode_each, decode_rows, header
 from datahub.tensor.draws import Draws
 from datahub.tensor.folding import Folded, fold
 from datahub.tensor.framed import decode_framed, outputs, sizes_of
@@ -40,12 +40,14 @@ class Pieces:
         self._split, self._source, self._recipe = split, supplies.source, recipe
         self._counters, self._seed = supplies.counters, supplies.seed
         self._columns = Columns(split, recipe.fields, clip=None if recipe.clip is None else recipe.clip.field)
-        self._annotations = Annotations.of(split, self._columns.names, recipe.transform, orient=recipe.orient)
+        self._annotations = Annotations.of(split, self._columns.names, recipe.transform)
         self._locate: Any = split.locate
         self._shape = split.dataset.record.fields["image"].shape
         self._channels = self._shape[2] if self._shape else 3
         self._images = recipe.fields is None or "image" in recipe.fields
         self._encoded = recipe.fields is not None and "encoded" in recipe.fields
+        self._turns = recipe.orient and self._annotations is not None and self._annotations.placed
+        self._reads = self._images or self._encoded or self._turns
         self._batched = isinstance(recipe.transform, BatchTransform)
         self._fold = fold(recipe.transform) if isinstance(recipe.transform, BatchTransform) else None
         self._fillers = Fillers(split, supplies.quarantine, self._channels, self._fold)
@@ -71,7 +73,7 @@ class Pieces:
     def spans(self, index: NDArray[np.int64]) -> Spans:
         """All that is read of the shards for some rows."""
         rows = self._rows_of(index)
-        images = [Spans(rows["shard"], rows["offset"], rows["size"])] if self._images or self._encoded else []
+        images = [Spans(rows["shard"], rows["offset"], rows["size"])] if self._reads else []
         beside = [] if self._annotations is None else self._annotations.spans(index, rows)
         return Spans.joined([*images, *beside])
 
@@ -98,6 +100,7 @@ class Pieces:
             each,
             encoded=encoded,
             beside=beside,
+            turns=[1] * len(rows) if self._turns else [],
             decoded=self._images,
             clips=self._recipe.clip is not None,
             resident=resident,
@@ -105,7 +108,7 @@ class Pieces:
 
     def announce(self, step: Step | None) -> bool:
         """Tell the source what a batch to come will read (`ShardSource.ahead`); None: nothing of that holds."""
-        if not (self._images or self._encoded):
+        if not self._reads:
             return False
         rows = None if step is None else self._locate[step.index]
         return self._source.ahead(None if rows is None else Spans(rows["shard"], rows["offset"], rows["size"]))
@@ -114,7 +117,7 @@ class Pieces:
         """Read, decode and (a callable) transform some rows. Raises `DamagedSample` or `StoreDamaged`."""
         if self._annotations is not None:
             self._annotate(self._annotations, work, rows)
-        if not (self._images or self._encoded):
+        if not self._reads:
             return
         if work.resident is not None:
             self._take(work, rows, work.resident)
@@ -123,6 +126,8 @@ class Pieces:
         with self._counters.timing("read"):
             encoded = self._read(work, rows, Spans(where["shard"], where["offset"], where["size"]))
         self._counters.add("bytes", int(where["size"].sum()))
+        if self._turns:
+            self._look_how_turned(work, rows, encoded)
         if self._encoded:
             work.encoded[rows] = [data if isinstance(data, bytes) else bytes(data) for data in encoded]
         if self._images:
@@ -142,6 +147,13 @@ class Pieces:
         if self._recipe.clip is not None:
             with self._counters.timing("decode"):
                 decode_clips(self._recipe.clip, work.beside[rows], work.draws.take(rows), damage)
+
+    def _look_how_turned(self, work: Work, rows: slice, encoded: Sequence[Encoded]) -> None:
+        for row, data in enumerate(encoded, rows.start):
+            try:
+                work.turns[row] = header(data, upright=True).turn
+            except DamagedImage as damage:
+                self._fillers.set_aside(work, row, self._fillers.damage(work, row, damage.cause))
 
     def _take(self, work: Work, rows: slice, resident: Resident) -> None:
         """Pixels that were decoded before, and what a callable makes of them."""

@@ -35,6 +35,8 @@ class Work:
     """The images' bytes, where a batch shows them."""
     beside: list[Values] = field(default_factory=list)
     """Boxes, masks and the like, where a batch shows them."""
+    turns: list[int] = field(default_factory=list)
+    """EXIF orientations of the images, where what stands beside them is turned, too."""
     decoded: bool = True
     clips: bool = False
     """Whether videos are decoded, each of which is worth a thread."""

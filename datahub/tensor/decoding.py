@@ -13,7 +13,8 @@ class Decode:
     """A ``transform=`` that says how images are decoded: ``Decode(orient=True, then="imagenet_train")``.
 
     ``orient`` turns each image upright by its EXIF orientation before anything else is done to it; without it images
-    come as they are stored, as from torchvision. ``then`` is what ``transform=`` takes: a preset's name, a transform of
+    come as they are stored, as from torchvision. Boxes, keypoints and masks, which are of the stored pixels, are turned
+    with them. ``then`` is what ``transform=`` takes: a preset's name, a transform of
     `datahub.transforms`, or a callable. Raises `BadArgument`.
     """
 

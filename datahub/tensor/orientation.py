@@ -6,6 +6,7 @@ EXIF block and there the first directory; for other formats it is ``PIL.ImageOps
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from typing import Literal
 
@@ -37,12 +38,14 @@ def of_jpeg(data: Encoded) -> int:
 
 
 def of_png(data: Encoded) -> int:
-    """The same, by the eXIf chunk before the pixels or after them."""
+    """The same, by the eXIf chunk before the pixels or after them; one with a wrong checksum is none, as to libpng."""
     at = 8
     while at + 8 <= len(data):
         length, kind = int.from_bytes(data[at : at + 4], "big"), bytes(data[at + 4 : at + 8])
         if kind == b"eXIf":
-            return of_exif(bytes(data[at + 8 : at + 8 + length]))
+            block, end = bytes(data[at + 8 : at + 8 + length]), at + 12 + length
+            sound = zlib.crc32(kind + block) == int.from_bytes(data[end - 4 : end], "big")
+            return of_exif(block) if sound else 1
         at += 12 + length
     return 1
 
@@ -85,6 +88,11 @@ def _segments(data: Encoded) -> Iterator[tuple[int, int, int]]:
 def swaps(turn: int) -> bool:
     """Whether turning by it swaps width and height."""
     return turn >= 5
+
+
+def flips(turn: int) -> tuple[bool, bool]:
+    """Whether the rows and the columns run the other way, once the axes of those that it `swaps` are."""
+    return _FLIPS[turn]
 
 
 def turned(pixels: Pixels, turn: int) -> Pixels:

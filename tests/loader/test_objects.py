@@ -208,9 +208,6 @@ def test_what_cannot_be_followed_is_refused_where_it_is_asked_for(things: Settin
         load(things, transform=lambda image: image)
     assert load(things, transform=lambda image: image, fields=("image", "kind", "raw"))
 
-    with pytest.raises(BadArgument, match="orient=True: turns images where boxes would not follow"):
-        load(things, transform=T.Decode(orient=True))
-
     class Swirl(T.BatchTransform):
         def __call__(self, images: Any, dtype: Any = None, draws: Any = None) -> Any:
             return images
