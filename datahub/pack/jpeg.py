@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -105,36 +106,35 @@ def read(data: Encoded) -> Header:
     if data[:2] != b"\xff\xd8":
         raise ValueError("not a JPEG")
     segments: list[Segment] = []
-    frame: Segment | None = None
-    restart, adobe, at = 0, None, 2
-    while True:
-        marker, start, at = segment = _segment(data, at)
+    frame: tuple[int, int, int] | None = None
+    restart, adobe, at, end = 0, None, 0, 0
+    for marker, at, end in walk(data, 2):
         if marker == SOS:
             break
-        segments.append(segment)
+        segments.append(Segment(marker, at, end))
         if marker not in _TELLING:
             continue
         if marker == DRI:
-            restart = _restart(data, segment)
+            restart = interval_of(data, at, end)
         elif marker != APP14:
             if frame is not None:
                 raise ValueError("two frame headers")
-            frame = segment
-        elif at - start >= 16 and data[start + 4 : start + 9] == b"Adobe":
-            adobe = data[start + 15]
+            frame = marker, at, end
+        elif end - at >= 16 and data[at + 4 : at + 9] == b"Adobe":
+            adobe = data[at + 15]
     if frame is None:
         raise ValueError("a scan without a frame header")
-    precision, height, width, sampling = _frame(data, frame)
+    precision, height, width, sampling = frame_of(data, *frame[1:])
     return Header(
-        frame.marker - 0xC0,
+        frame[0] - 0xC0,
         precision,
         width,
         height,
         *sampling,
         tuple(segments),
-        frame.start,
-        start,
+        frame[1],
         at,
+        end,
         restart,
         adobe,
     )
@@ -147,34 +147,38 @@ def scans(data: bytes, header: Header) -> list[Scan]:
     while (hit := _AFTER_ENTROPY.search(data, at)) is not None:
         if data[hit.start() + 1] == EOI:
             break
-        segment = _segment(data, hit.start())
-        if segment.marker == SOS:
-            found.append(_scan(data, segment))
-        at = segment.end
+        marker, start, at = next(walk(data, hit.start()))
+        if marker == SOS:
+            found.append(_scan(data, Segment(marker, start, at)))
     return found
 
 
-def _segment(data: Encoded, at: int) -> Segment:
-    """The segment whose marker is at ``at``, fill bytes and markers without a length skipped."""
-    size = len(data)
+def walk(data: Encoded, at: int) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of each segment from ``at`` to the next SOS, which is the last.
+
+    Fill bytes and markers without a length are passed over. Raises ``ValueError`` where the next one is none.
+    """
+    size, unpack = len(data), _MARKER.unpack_from
     while at + 4 <= size:
-        lead, marker, length = _MARKER.unpack_from(data, at)
+        lead, marker, length = unpack(data, at)
         if lead != 0xFF:
             raise ValueError(f"no marker at byte {at}")
-        if marker not in _NO_SEGMENT:
-            end = at + 2 + length
-            if length < 2 or end > size:
-                raise ValueError(f"the segment at byte {at} is cut short")
-            return Segment(marker, at, end)
-        if marker in (0, SOI, EOI):
-            raise ValueError(f"marker 0x{marker:02X} at byte {at}, before the first scan")
-        at += 1 if marker == 0xFF else 2
+        if marker in _NO_SEGMENT:
+            if marker in (0, SOI, EOI):
+                raise ValueError(f"marker 0x{marker:02X} at byte {at}, before the first scan")
+            at += 1 if marker == 0xFF else 2
+            continue
+        start, at = at, at + 2 + length
+        if length < 2 or at > size:
+            raise ValueError(f"the segment at byte {start} is cut short")
+        yield marker, start, at
+        if marker == SOS:
+            return
     raise ValueError("cut short before the first scan")
 
 
-def _frame(data: Encoded, segment: Segment) -> tuple[int, int, int, Sampling]:
-    """Precision, height, width and components."""
-    start, end = segment.start, segment.end
+def frame_of(data: Encoded, start: int, end: int) -> tuple[int, int, int, Sampling]:
+    """Precision, height, width and components that a frame header says. Raises ``ValueError``."""
     count = data[start + 9] if end - start >= 10 else 0
     if not count or end - start != 10 + 3 * count:
         raise ValueError("a frame header of a wrong length")
@@ -200,10 +204,11 @@ def _sampling(spec: bytes) -> Sampling:
     return Sampling(components, mcu, (len(across) > 1, len(down) > 1))
 
 
-def _restart(data: Encoded, segment: Segment) -> int:
-    if segment.end - segment.start != 6:
+def interval_of(data: Encoded, start: int, end: int) -> int:
+    """The restart interval that a DRI segment says, in MCUs. Raises ``ValueError``."""
+    if end - start != 6:
         raise ValueError("a restart interval of a wrong length")
-    return data[segment.start + 4] << 8 | data[segment.start + 5]
+    return data[start + 4] << 8 | data[start + 5]
 
 
 def _scan(data: bytes, segment: Segment) -> Scan:

@@ -12,6 +12,7 @@ big-endian u16 for each entropy-coded segment, its length without the marker aft
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,8 @@ VERSION = 1
 LENGTH_CAP = (1 << 16) - 1
 """Bytes that a length of two bytes can say: of an entropy-coded segment, and of an APP9 with its length."""
 MARKER = 2
+_BASELINE, _BITS = (0xC0, 0xC1), 8
+"""Frames that can be cut, and their bits a sample."""
 
 _PART = struct.Struct(">8sBB")
 _FIXED = struct.Struct(">BBBxHHHIII")
@@ -113,79 +116,91 @@ def _decides(segment: bytes) -> bool:
 
 
 def read_table(data: Encoded) -> Tiling | None:
-    """The tiling that ``data`` carries; None without a table, or with one that the data do not bear out."""
+    """The tiling that ``data`` carries; None without a table, or with one that the data do not bear out.
+
+    A loader asks this of every image: what is not tiled shows by one of its first segments.
+    """
+    if data[:2] != b"\xff\xd8":
+        return None
     try:
-        return tiling_of(data, jpeg.read(data))
+        segments = jpeg.walk(data, 2)
+        table = _table(data, segments)
+        head = None if table is None else _head(data, segments)
     except ValueError:
         return None
+    return None if table is None or head is None else _borne_out(data, table, head)
 
 
-def tiling_of(data: Encoded, header: jpeg.Header) -> Tiling | None:
-    """As `read_table`, of data whose header was read."""
-    table = _table(data, header)
-    if table is None or len(table) < _FIXED.size:
+def _table(data: Encoded, segments: Iterator[tuple[int, int, int]]) -> Encoded | None:
+    """The table put together from its APP9 segments, the last of which was taken from ``segments``.
+
+    None where one is missing or out of order, or where something that decoding needs stands before them.
+    """
+    contents: list[Encoded] = []
+    for marker, start, end in segments:
+        if marker == jpeg.APP9 and data[start + 4 : start + 4 + len(MAGIC)] == MAGIC and end - start >= 4 + _PART.size:
+            _, number, total = _PART.unpack_from(data, start + 4)
+            if number != len(contents) or number >= total:
+                return None
+            contents.append(data[start + 4 + _PART.size : end])
+            if len(contents) == total:
+                return contents[0] if total == 1 else b"".join(contents)
+        elif _decides(bytes(data[start : start + 9])):
+            return None
+    return None
+
+
+class _Head(NamedTuple):
+    """Where the head and its frame header start and where it ends, and what it says."""
+
+    start: int
+    sof: int
+    end: int
+    restart: int
+    width: int
+    height: int
+    sampling: jpeg.Sampling
+
+
+def _head(data: Encoded, segments: Iterator[tuple[int, int, int]]) -> _Head | None:
+    """What is left of ``segments``; None where that is no head of baseline. Raises ``ValueError``."""
+    first = sof = sof_end = restart = end = 0
+    for marker, start, end in segments:
+        first = first or start
+        if marker == jpeg.DRI:
+            restart = jpeg.interval_of(data, start, end)
+        elif marker in jpeg.FRAMES:
+            if sof or marker not in _BASELINE:
+                return None
+            sof, sof_end = start, end
+    if not sof:
         return None
-    _, width, height, every, columns, rows, offset, length, count = fixed = _FIXED.unpack_from(table)
-    true = (VERSION, *header.mcu, header.restart, *grid(header), offset, header.entropy - offset)
-    if fixed[:-1] != true or not every or columns % every or not count or count != rows * (columns // every):
+    precision, height, width, sampling = jpeg.frame_of(data, sof, sof_end)
+    return _Head(first, sof, end, restart, width, height, sampling) if precision == _BITS else None
+
+
+def _borne_out(data: Encoded, table: Encoded, head: _Head) -> Tiling | None:
+    """What a table says, where head and data say the same."""
+    if len(table) < _FIXED.size:
         return None
-    if len(table) != _FIXED.size + 2 * count or not _is_head(data, header, offset):
+    _, width, height, every, columns, rows, _, length, count = fixed = _FIXED.unpack_from(table)
+    _, mcu, subsampled = head.sampling
+    mcus = -(-head.width // mcu[0]), -(-head.height // mcu[1])
+    if fixed[:-1] != (VERSION, *mcu, head.restart, *mcus, head.start, head.end - head.start):
         return None
-    sizes = np.frombuffer(table, ">u2", count, _FIXED.size).astype(np.int64)
-    sizes += MARKER
+    if not every or columns % every or not count or count != rows * (columns // every):
+        return None
+    if len(table) != _FIXED.size + 2 * count:
+        return None
     bounds = np.empty(count + 1, np.int64)
-    bounds[0] = header.entropy
-    bounds[1:] = sizes
+    bounds[0] = head.end
+    sizes = np.add(np.frombuffer(table, ">u2", count, _FIXED.size), MARKER, out=bounds[1:]).copy()
     np.add.accumulate(bounds, out=bounds)
     if bounds[-1] != len(data) or not _marked(data, bounds[1:]):
         return None
     sizes = sizes.reshape(rows, columns // every)
-    return Tiling(
-        header.width,
-        header.height,
-        width,
-        height,
-        every,
-        columns,
-        rows,
-        offset,
-        length,
-        header.sof,
-        header.subsampled,
-        sizes,
-        bounds,
-    )
-
-
-def _table(data: Encoded, header: jpeg.Header) -> Encoded | None:
-    """The table put together from its APP9 segments, which are in order; None when one is missing."""
-    contents: list[Encoded] = []
-    complete = False
-    for marker, start, end in header.segments:
-        if marker != jpeg.APP9 or end - start < 4 + _PART.size:
-            continue
-        magic, number, total = _PART.unpack_from(data, start + 4)
-        if magic != MAGIC:
-            continue
-        if number != len(contents) or number >= total:
-            return None
-        contents.append(data[start + 4 + _PART.size : end])
-        complete = len(contents) == total
-    if not complete:
-        return None
-    return contents[0] if len(contents) == 1 else b"".join(contents)
-
-
-def _is_head(data: Encoded, header: jpeg.Header, offset: int) -> bool:
-    """Whether a segment starts at ``offset`` and nothing that decoding needs stands before it."""
-    if header.frame not in (0, 1) or header.precision != 8:
-        return False
-    for _, start, _ in header.segments:
-        if start >= offset:
-            return start == offset
-        if _decides(bytes(data[start : start + 9])):
-            return False
-    return False
+    size = head.width, head.height
+    return Tiling(*size, width, height, every, columns, rows, head.start, length, head.sof, subsampled, sizes, bounds)
 
 
 def _marked(data: Encoded, ends: NDArray[np.int64]) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from datahub.pack import jpeg
 from datahub.pack.jpegtran import CAUTION, WARNED, Outcome, find_jpegtran, transcode
-from datahub.pack.tiletable import LENGTH_CAP, MARKER, Tiling, arranged, codes, grid, read_table, tiling_of
+from datahub.pack.tiletable import LENGTH_CAP, MARKER, Tiling, arranged, codes, grid, read_table
 
 __all__ = ["NotTiled", "Tiler", "Tiling", "find_jpegtran", "interval", "read_table"]
 
@@ -64,7 +64,7 @@ class Tiler:
         header = _checked(data)
         columns, rows = grid(header)
         every = header.restart  # what is tiled already keeps its segments, or tiling twice would change them
-        if tiling_of(data, header) is None:
+        if read_table(data) is None:
             every = interval(columns, header.mcu, (len(data) - header.entropy) / (columns * rows))
         output = _output(transcode(self._tool, data, every, self._seconds))
         try:

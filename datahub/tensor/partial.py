@@ -13,9 +13,9 @@ from typing import NamedTuple
 import simplejpeg
 
 from datahub.pack import jpeg
-from datahub.pack.tiletable import tiling_of
+from datahub.pack.tiletable import read_table
 from datahub.tensor.bitstream import REACH, crop
-from datahub.tensor.decode import Encoded, Header, Pixels
+from datahub.tensor.decode import PIXEL_CAP, Encoded, Header, Pixels
 from datahub.tensor.scratch import scratch
 
 _LEFT_OVER = re.compile(r"Corrupt JPEG data: [0-9]+ extraneous bytes before marker 0xd9")
@@ -35,12 +35,31 @@ class Part(NamedTuple):
     short: bool
 
 
+def tiled_part(data: Encoded, source: tuple[int, int], box: tuple[int, int, int, int]) -> Part | None:
+    """What must be decoded of a tiled JPEG to know the box (left, top, width, height); None where that is all of it.
+
+    None, too, for all other images, for ones that are not of ``source``, height and width, and above the pixel cap.
+    """
+    x, y, width, height = box
+    if (height, width) == source or source[0] * source[1] > PIXEL_CAP:
+        return None
+    tiling = read_table(data)
+    if tiling is None or (tiling.height, tiling.width) != source:
+        return None
+    return Part(*crop(data, tiling, x, y, width, height), short=False)
+
+
 def jpeg_box(data: Encoded, found: Header, box: tuple[int, int, int, int], channels: int) -> Pixels | None:
     """The pixels in ``box`` (left, top, width, height), uint8 ``(height, width, C)``, of a plain JPEG.
 
     None where libjpeg has something to say. What is returned is overwritten by this thread's next call.
     """
-    part = _part(data, found, box)
+    part = tiled_part(data, (found.height, found.width), box) or _part(data, found, box)
+    return part_pixels(part, box, channels)
+
+
+def part_pixels(part: Part, box: tuple[int, int, int, int], channels: int) -> Pixels | None:
+    """As `jpeg_box`, of the part that holds the box."""
     pixels = _decoded(part, channels)
     if pixels is None:
         return None
@@ -48,7 +67,7 @@ def jpeg_box(data: Encoded, found: Header, box: tuple[int, int, int, int], chann
 
 
 def _part(data: Encoded, found: Header, box: tuple[int, int, int, int]) -> Part:
-    """The least that must be decoded to know the box."""
+    """The least that must be decoded to know the box, of an image that is not tiled."""
     x, y, width, height = box
     whole = Part(data, found.height, found.width, x, y, short=False)
     if (width, height) == (found.width, found.height):
@@ -57,10 +76,6 @@ def _part(data: Encoded, found: Header, box: tuple[int, int, int, int]) -> Part:
         header = jpeg.read(data)
     except ValueError:
         return whole
-    tiling = tiling_of(data, header)
-    if tiling is not None:
-        cut = crop(data, tiling, *box)
-        return Part(cut.data, cut.height, cut.width, cut.x, cut.y, short=False)
     rows = _rows(data, header, y + height)
     if rows >= found.height:
         return whole

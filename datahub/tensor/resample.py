@@ -6,6 +6,7 @@ pixels, bit for bit. It is at its fastest on interleaved pixels, into memory tha
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import cv2
@@ -13,12 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datahub.tensor.scratch import scratch
+from datahub.tensor.scratch import CAP, scratch
 
 Pixels = NDArray[np.uint8]
 
 # What torch.nn.functional.interpolate calls; through torch.ops the same kernel costs 12 us more of the interpreter.
 _scale: Any = torch._C._nn._upsample_bilinear2d_aa
+
+_thread = threading.local()
 
 
 def framed_pixels(
@@ -43,9 +46,20 @@ def _resized(region: Pixels, scaled: tuple[int, int]) -> Pixels:
         whole = scratch("region", region.shape)
         whole[...] = region
         region = whole
-    out = scratch("scaled", (*scaled, region.shape[2]))
-    _scale(_planes(region), scaled, False, out=_planes(out))
+    out, planes = _canvas((*scaled, region.shape[2]))
+    _scale(_planes(region), scaled, False, out=planes)
     return out
+
+
+def _canvas(shape: tuple[int, int, int]) -> tuple[Pixels, torch.Tensor]:
+    """This thread's memory for what is scaled, and torch's view of it, which is kept while images scale alike."""
+    kept: tuple[Pixels, torch.Tensor] | None = getattr(_thread, "canvas", None)
+    if kept is not None and kept[0].shape == shape:
+        return kept
+    out = scratch("scaled", shape)
+    made = out, _planes(out)
+    _thread.canvas = made if out.nbytes <= CAP else None
+    return made
 
 
 def _planes(pixels: Pixels) -> torch.Tensor:

@@ -160,7 +160,7 @@ def spent(variant: str, work: Path, images: int = 192) -> dict[str, int]:
     from datahub.tensor.draws import Draws
     from datahub.tensor.framed import decode_framed, outputs, sizes_of
     from datahub.tensor.frames import Frames
-    from datahub.tensor.partial import _decoded, _part
+    from datahub.tensor.partial import Part, _decoded, _part, tiled_part
     from datahub.tensor.resample import framed_pixels
 
     torch.set_num_threads(1)
@@ -173,7 +173,12 @@ def spent(variant: str, work: Path, images: int = 192) -> dict[str, int]:
     draws = Draws(0, 0, np.arange(images, dtype=np.int64))
     frames = transforms.RandomResizedCrop(SIZE).framed(Frames.whole(sizes_of(encoded)), draws)
     rows, out = frames.rows(), outputs(frames, 3)
-    parts = [_part(data, header(data), row.box) for data, row in zip(encoded, rows, strict=True)]
+
+    def look() -> list[Part]:
+        pairs = zip(encoded, rows, strict=True)
+        return [tiled_part(data, row.source, row.box) or _part(data, header(data), row.box) for data, row in pairs]
+
+    parts = look()
     regions = []
     for part, (_, (_, _, width, height), *_) in zip(parts, rows, strict=True):
         regions.append(_decoded(part, 3).copy()[part.y : part.y + height, part.x : part.x + width])
@@ -184,7 +189,7 @@ def spent(variant: str, work: Path, images: int = 192) -> dict[str, int]:
 
     calls: dict[str, Callable[[], Any]] = {
         "all": lambda: decode_framed(encoded, frames, out),
-        "python": lambda: [_part(data, header(data), row.box) for data, row in zip(encoded, rows, strict=True)],
+        "python": look,
         "entropy": lambda: [simplejpeg.decode_jpeg(p.data, min_height=1, min_width=1, strict=False) for p in parts],
         "decode": lambda: [_decoded(part, 3) for part in parts],
         "scale": scale,

@@ -9,7 +9,7 @@ import numpy as np
 from datahub.core.errors import DamagedImage
 from datahub.core.images import PIXEL_CAP
 from datahub.pack import jpeg
-from datahub.pack.tiletable import tiling_of
+from datahub.pack.tiletable import read_table
 from datahub.tensor import orientation
 from datahub.tensor.bitstream import crop
 from datahub.tensor.decode import Encoded, Pixels, header, interleaved
@@ -43,7 +43,7 @@ def part_of(data: Encoded, frame: Frame, channels: int, upright: bool = False) -
         return _on_host(data, frame, channels, upright)
     _check(found.height, found.width, frame)
     x, y, width, height = frame.box
-    tiling = tiling_of(data, found) if (width, height) != (found.width, found.height) else None
+    tiling = read_table(data) if (width, height) != (found.width, found.height) else None
     if tiling is None:
         return Part(data, True, (x, y, width, height))
     cut = crop(data, tiling, x, y, width, height)
