@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import simplejpeg
 
+from datahub.core.images import PIXEL_CAP
 from datahub.pack import jpeg
 from datahub.pack.tiletable import read_table
 from datahub.tensor.bitstream import REACH, crop
-from datahub.tensor.decode import PIXEL_CAP, Encoded, Header, Pixels
+from datahub.tensor.decode import Encoded, Header, Pixels
 from datahub.tensor.scratch import scratch
 
 _LEFT_OVER = re.compile(r"Corrupt JPEG data: [0-9]+ extraneous bytes before marker 0xd9")
