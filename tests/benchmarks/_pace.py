@@ -21,7 +21,8 @@ def paced(
     program: Path, port: int, paths: list[str], *, rate: float, seconds: float, connections: int, size: int = 0,
     ranges: int = 0, seed: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
-    """Milliseconds from the moment a request was due to its first byte and to its last, at percentiles.
+    """Milliseconds from the moment a request was due to its first byte and to its last, and how late it was sent, at
+    percentiles.
 
     ``size``: bytes of a range, 0 for whole files; ``ranges``: how many of them a file has. Raises where an answer is
     none that was asked for.

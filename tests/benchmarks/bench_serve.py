@@ -6,7 +6,9 @@ name; both write an access log. Needs nginx and wrk on the PATH, and a C compile
     python tests/benchmarks/bench_serve.py [--size 64] [--files 4] [--seconds 4] [--rounds 3] [--only 256] [--tls]
 
 Prints one JSON line a measurement: requests/s, GB/s and CPU seconds a GB of both, and their ratio. Then both get
-requests at half the rate at which ours is saturated, evenly, and the time to the first byte is told (see `pace.c`).
+requests at half the rate at which ours is saturated, evenly, and the time to the first byte is told (see `pace.c`),
+with what in that round was no server's doing: how late requests were sent, how long the server waited for a processor
+that others had, and what the host of this machine took of both.
 With ``--tls`` both speak TLS 1.3 with the cipher that OpenSSL prefers.
 """
 
@@ -185,6 +187,13 @@ def cpu_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def kept_from(pid: int) -> tuple[float, float]:
+    """Milliseconds that a process waited for a processor, and that the host of this virtual machine took of both."""
+    waited = int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e6
+    stolen = int(Path("/proc/stat").read_text().split()[8]) * 1000 / os.sysconf("SC_CLK_TCK")
+    return waited, stolen
+
+
 def measure(peer: Peer, load: Load, size: int, seconds: float, work: Path, seed: int) -> Figure:
     script = work / "load.lua"
     paths = ", ".join(f'"{path}"' for path in peer.paths)
@@ -258,14 +267,18 @@ def first_bytes(mine: Peer, peer: Peer, load: Load, o: argparse.Namespace, work:
     for number in range(o.rounds):
         rates.append(rate := measure(mine, load, o.size * MIB, 2.0, work, number).requests / 2)
         for each in (mine, peer) if number % 2 == 0 else (peer, mine):
+            before = kept_from(each.pid)
             told = paced(
                 program, each.port, each.paths, rate=rate, seconds=o.seconds, connections=4 * load.connections,
                 size=load.size, ranges=ranges, seed=number,
             )  # fmt: skip
-            found[each.name].append(told["first byte, ms"])
+            waited, stolen = (round(b - a, 1) for a, b in zip(before, kept_from(each.pid), strict=True))
+            noise = {"late p99": told["late, ms"]["p99"], "no processor": waited, "host": stolen}
+            found[each.name].append({**told["first byte, ms"], **noise})
     facts: dict[str, Any] = {"load": load.name, "requests/s": round(statistics.median(rates), 1)}
     for name, rounds in found.items():
         facts[f"{name}, first byte, ms"] = sorted(rounds, key=lambda each: each["p99"])[len(rounds) // 2]
+        facts[f"{name}, p99 of all rounds"] = [each["p99"] for each in rounds]
     print(json.dumps(facts), flush=True)
 
 

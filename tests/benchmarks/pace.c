@@ -1,16 +1,19 @@
 /* GET requests at a constant rate, whether or not earlier ones were answered, as clients that know nothing of each other
  * send them. A request's time counts from the moment at which it was due, not from when a connection was free for it
- * (G. Tene, "coordinated omission"). Bodies are thrown away by the kernel (MSG_TRUNC).
+ * (G. Tene, "coordinated omission"). Bodies are thrown away by the kernel (MSG_TRUNC). Clients keep their connections:
+ * each is answered once before the clock starts.
  *
  *     pace HOST PORT RATE SECONDS CONNECTIONS RANGE RANGES SEED PATH...
  *
  * RANGE: bytes of one range, 0 for whole files; RANGES: how many of them a file has. Prints one JSON object; times are
- * milliseconds. Exits 1 where an answer was none that was asked for.
+ * milliseconds, "late" is how much later than due requests were sent: this program's own waiting for a processor or a
+ * connection. Exits 1 where an answer was none that was asked for.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -118,15 +121,22 @@ int main(int argc, char **argv) {
     if (inet_pton(AF_INET, host, &where.sin_addr) != 1) fail("HOST is no IPv4 address");
     Connection *all = calloc(connections, sizeof *all), **idle = calloc(connections, sizeof *idle);
     double *first = calloc(total + 1, sizeof *first), *whole = calloc(total + 1, sizeof *whole);
-    int poll = epoll_create1(0), free_ = 0;
+    double *late = calloc(total + 1, sizeof *late);
+    int all_of_them = epoll_create1(0), free_ = 0;
     for (int i = 0; i < connections; i++) {
         int one = 1;
         all[i].fd = socket(AF_INET, SOCK_STREAM, 0);
         if (connect(all[i].fd, (struct sockaddr *)&where, sizeof where)) fail("connect");
         setsockopt(all[i].fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = &all[i]};
-        if (epoll_ctl(poll, EPOLL_CTL_ADD, all[i].fd, &event)) fail("epoll");
+        if (epoll_ctl(all_of_them, EPOLL_CTL_ADD, all[i].fd, &event)) fail("epoll");
         idle[free_++] = &all[i];
+        ask(&all[i], host, argv + 9, paths, range, ranges);
+        while (!(take(&all[i], range) & 2)) {
+            struct pollfd one = {.fd = all[i].fd, .events = POLLIN};
+            if (poll(&one, 1, (int)(1e3 * PATIENCE)) != 1) fail("no answer");
+        }
+        all[i].busy = 0;
     }
     long begun = 0, started = 0, ended = 0;
     prctl(PR_SET_TIMERSLACK, 1);
@@ -134,14 +144,15 @@ int main(int argc, char **argv) {
     while (ended < total) {
         while (begun < total && free_ && start + begun / rate <= now()) {
             Connection *c = idle[--free_];
-            c->due = start + begun++ / rate;
+            c->due = start + begun / rate;
+            late[begun++] = now() - c->due;
             ask(c, host, argv + 9, paths, range, ranges);
         }
         struct epoll_event events[64];
         double left = free_ && begun < total ? start + begun / rate - now() : 0.1;
         long pause = left > 0 ? (long)(1e9 * (left < 0.1 ? left : 0.1)) : 0;
         struct timespec most = {0, pause};
-        int count = epoll_pwait2(poll, events, 64, &most, NULL);
+        int count = epoll_pwait2(all_of_them, events, 64, &most, NULL);
         for (int i = 0; i < count; i++) {
             Connection *c = events[i].data.ptr;
             if (!c->busy) fail("bytes that nobody asked for");
@@ -154,6 +165,7 @@ int main(int argc, char **argv) {
     }
     printf("{\"requests\": %ld, \"achieved/s\": %.1f, ", total, total / (last - start));
     tell("first byte, ms", first, started, ", ");
+    tell("late, ms", late, begun, ", ");
     tell("whole, ms", whole, ended, "}\n");
     return 0;
 }
