@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import resource
 import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 
 from aiohttp import web
 
@@ -25,8 +27,6 @@ from datahub.serve.transport import tls
 IDLE = 75.0
 """Seconds that a connection without a request is kept, and that a request's headers may take."""
 POLL = 0.05
-AT_ONCE = 8
-"""Connections that are taken in before those that are there have their turn again."""
 SPARE = 512
 """Descriptors that are not for connections."""
 BUSY = (
@@ -81,9 +81,8 @@ async def _serve(
     assert runner.server is not None
     runner.server.request_handler = refusing(runner.server.request_handler)
     listener = await asyncio.get_running_loop().create_server(
-        _factory(runner.server, config.connections, lines), sock=listening, ssl=context, backlog=AT_ONCE
+        _factory(runner.server, config.connections, lines), sock=listening, ssl=context, backlog=BACKLOG
     )
-    listening.listen(BACKLOG)  # asyncio knows one number for those that wait and those that it takes in at once
     try:
         ready()
         await stop.wait()
@@ -139,7 +138,7 @@ def _on_signals(stop: asyncio.Event, again: Callable[[], None]) -> list[int]:
         told.append(number)
         stop.set()
         for each in ending:
-            signal.signal(each, signal.SIG_DFL)
+            signal.signal(each, _at_once)
 
     ending = [each for each in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(each) is not signal.SIG_IGN]
     with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread: whoever runs us sets `stop`
@@ -150,6 +149,11 @@ def _on_signals(stop: asyncio.Event, again: Callable[[], None]) -> list[int]:
         # The parent kept them from us until now: one that ends us while we start would look like a failure.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGTERM})
     return told
+
+
+def _at_once(number: int, _: FrameType | None) -> None:
+    """Not the default action, which the first process of a container has not."""
+    os._exit(128 + number)
 
 
 def raise_descriptors(wanted: int) -> None:

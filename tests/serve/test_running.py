@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ DEADLINE = 60.0
 class Process:
     """A server of its own, once it has said where it is."""
 
-    def __init__(self, home: Path, *options: str, **environ: str) -> None:
-        command = [sys.executable, "-m", "datahub", "serve", "--store", str(home), "--port", "0", *options]
+    def __init__(self, home: Path, *options: str, under: Sequence[str] = (), **environ: str) -> None:
+        command = [*under, sys.executable, "-m", "datahub", "serve", "--store", str(home), "--port", "0", *options]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environ}
         )

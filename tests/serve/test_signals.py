@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -114,7 +115,27 @@ def test_a_second_signal_is_the_end_at_once(launch, settings, workers):
     with stalled(server, settings):
         server.process.send_signal(signal.SIGTERM)
         assert wait(lambda: closed(server.port))
-        assert server.end()[0] in (143, -signal.SIGTERM)
+        assert server.end()[0] == 143
+
+
+@WORKERS
+def test_the_first_process_of_a_container_hears_the_second_signal_too(settings, workers):
+    """The kernel spares such a process what signals do by default."""
+    first = ["unshare", "--pid", "--fork", "--kill-child"]
+    if not shutil.which("unshare") or subprocess.run([*first, "true"], capture_output=True).returncode:
+        pytest.skip("no process namespaces here")
+    big_variant(settings.home, size=LARGE)
+    server = Process(settings.home, "--drain", "600", "--workers", workers, "--access-log", "off", under=first)
+    with server.process as outside:
+        try:
+            (inside,) = server.children()
+            with stalled(server, settings):
+                os.kill(inside, signal.SIGTERM)
+                assert wait(lambda: closed(server.port))
+                os.kill(inside, signal.SIGTERM)
+                assert outside.wait(DEADLINE) == 143
+        finally:
+            outside.kill()
 
 
 def test_who_is_told_to_end_while_it_starts_has_not_failed(launch):

@@ -1,4 +1,4 @@
-"""Who waits for whom: a client that takes much, or many that come at once, hold up nobody who is there already."""
+"""Who waits for whom: a client that takes much holds up no other, and many that come at once are let wait."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import select
 import socket
 import threading
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
-from datahub.serve import sending, serving
+from datahub.serve import sending
 from tests.serve.conftest import BIG, content, digest_of
 from tests.serve.running import DEADLINE, Running
 
@@ -66,66 +65,19 @@ def test_others_have_their_turn_while_a_client_keeps_up(server: Running, home, m
     assert order.index(7) < order.index(max(order))
 
 
-class Held:
-    """A server whose loop does nothing until it is let."""
-
-    def __init__(self, server: Running) -> None:
-        self.let, self.held = threading.Event(), threading.Event()
-        server.loop.call_soon_threadsafe(self._hold)
-        assert self.held.wait(DEADLINE)
-
-    def _hold(self) -> None:
-        self.held.set()
-        self.let.wait(DEADLINE)
-
-
-ASK = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-def herd_at(server: Running, stack: ExitStack) -> list[socket.socket]:
-    return [stack.enter_context(socket.create_connection((server.host, server.port), DEADLINE)) for _ in range(HERD)]
-
-
-def answered(clients: list[socket.socket]) -> bool:
-    for each in clients:
-        each.sendall(ASK)
-    return all(each.recv(1 << 12).startswith(b"HTTP/1.1 200") for each in clients)
-
-
 def test_those_who_come_while_it_is_busy_wait_in_line(server: Running):
-    held = Held(server)
+    held, let = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        let.wait(DEADLINE)
+
+    server.loop.call_soon_threadsafe(hold)
+    assert held.wait(DEADLINE)
     with ExitStack() as stack:
-        herd = herd_at(server, stack)
-        held.let.set()
-        assert answered(herd)
-
-
-def test_who_is_there_does_not_wait_for_many_that_come(start, home, monkeypatch):
-    taken: list[int] = []
-    factory = serving._factory
-
-    def counting(*arguments: Any) -> Any:
-        make = factory(*arguments)
-
-        def connection() -> Any:
-            taken.append(1)
-            return make()
-
-        return connection
-
-    monkeypatch.setattr(serving, "_factory", counting)
-    server = start(home)
-    seen: list[int] = []
-    metrics = server.server.metrics
-    count = metrics.request
-    monkeypatch.setattr(metrics, "request", lambda *facts: (seen.append(len(taken)), count(*facts)))
-    with ExitStack() as stack:
-        there = stack.enter_context(socket.create_connection((server.host, server.port), DEADLINE))
-        assert answered([there]) and seen == [1]
-        held = Held(server)
-        herd = herd_at(server, stack)
-        there.sendall(ASK)
-        held.let.set()
-        assert there.recv(1 << 12).startswith(b"HTTP/1.1 200")
-        assert seen[1] <= 1 + 5 * serving.AT_ONCE < HERD
-        assert answered(herd)
+        where = server.host, server.port
+        herd = [stack.enter_context(socket.create_connection(where, DEADLINE)) for _ in range(HERD)]
+        let.set()
+        for each in herd:
+            each.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert all(each.recv(1 << 12).startswith(b"HTTP/1.1 200") for each in herd)
