@@ -34,6 +34,11 @@ def exposed(path: Path) -> str:
     return ""
 
 
+def advice(path: Path) -> str:
+    """What to do about it: nothing where the file is another user's, who mounted it so."""
+    return f"; run `chmod 600 {path}`" if _owner(path) == os.geteuid() else ""
+
+
 def _mode(path: Path) -> int:
     """0 for what is no file (a pipe of a shell), or not there: whoever reads it says so."""
     try:

@@ -98,7 +98,7 @@ def exposures(config: ServeConfig) -> list[Note]:
     """A warning of each secret that others can read."""
     secrets = ("token_file", "admin_token_file", "key")
     found = [(path, private.exposed(path)) for name in secrets if (path := getattr(config, name)) is not None]
-    return [Note("serve", f"{path}: {why}; run `chmod 600 {path}`", warning=True) for path, why in found if why]
+    return [Note("serve", f"{path}: {why}{private.advice(path)}", warning=True) for path, why in found if why]
 
 
 def cache_folder(config: ServeConfig, settings: Settings) -> Path:

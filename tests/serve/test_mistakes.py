@@ -92,7 +92,8 @@ def test_a_secret_that_others_can_read_is_told_and_taken(tmp_path, monkeypatch, 
     config = ServeConfig(token_file=path, key=path, cert=path)
     assert tokens_of(config).read == ("t" * 32,)
     notes = exposures(config)
-    assert [each.message for each in notes] == ([f"{path}: {said}; run `chmod 600 {path}`"] * 2 if said else [])
+    hint = "" if other else f"; run `chmod 600 {path}`"
+    assert [each.message for each in notes] == ([f"{path}: {said}{hint}"] * 2 if said else [])
     assert all(each.warning for each in notes)
 
 
