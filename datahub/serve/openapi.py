@@ -105,8 +105,8 @@ def document(version: str) -> bytes:
         DATASETS + "/{name}": get("Those of one dataset.", JSON, datasets, REF[0]),
         f"{VARIANT_PATH}/{RECORD}": get("A variant's record.", JSON, {"type": "object"}, *REF, ranged=True),
         f"{VARIANT_PATH}/{BLOCKS}": get("The digests of its blocks.", stream, binary, *REF, ranged=True),
-        VARIANT_PATH + "/samples/{member}": get("A member of a sample.", "*/*", binary, *REF, KEY, ranged=True),
-        VARIANT_PATH + "/{file}": get("A file of a variant.", "*/*", binary, *REF, FILE[1], ranged=True),
+        VARIANT_PATH + "/samples/{member}": get("A member of a sample.", "*/*", {}, *REF, KEY, ranged=True),
+        VARIANT_PATH + "/{file}": get("A file of a variant.", "*/*", {}, *REF, FILE[1], ranged=True),
         FILES + "/{dataset}/{version}/{file}": get(
             "A published file of a version.", stream, binary, FILE[0], REF[1], FILE[1], ranged=True
         ),

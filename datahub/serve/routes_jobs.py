@@ -30,11 +30,11 @@ async def say(request: web.Request) -> web.StreamResponse:
         return answers.failure(400, "BadJob", f"not a job: {error}")
     if not (ref.version and ref.variant):
         return answers.failure(400, "BadJob", "dataset: write NAME@VERSION/VARIANT")
-    if asked.order is not None and asked.order.batch % asked.order.lanes:
-        return answers.failure(400, "BadJob", "order: the batch is not a multiple of the lanes")
     variant = await server.variant(ref)
     if variant is None:
         return answers.not_found(f"dataset {ref}")
+    if asked.order is not None and asked.order.batch % asked.order.lanes:
+        return answers.failure(400, "BadJob", "order: the batch is not a multiple of the lanes")
     if asked.split not in variant.record.splits:
         return answers.failure(400, "BadJob", f"{ref} has no split {asked.split}")
     try:

@@ -21,14 +21,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from fsspec.spec import AbstractFileSystem
-
 from datahub.core.errors import BadReference, NotInStore
 from datahub.core.refs import VARIANT, Ref
 from datahub.core.settings import Settings, resolve
 from datahub.store import record
 from datahub.store.find import find_place, packed_versions, roots
 from datahub.store.paths import variant_dir
+from datahub.store.readonly_fs import ReadOnlyFileSystem
 
 
 class _Where(NamedTuple):
@@ -55,7 +54,7 @@ class _File(io.BufferedReader):
         self.close()
 
 
-class DatahubFileSystem(AbstractFileSystem):  # type: ignore[misc]
+class DatahubFileSystem(ReadOnlyFileSystem):
     """fsspec's view of the stores that settings name; ``home`` and ``stores`` win over the environment.
 
     Like every fsspec file system it raises ``OSError``s: ``FileNotFoundError`` for what is not in the store, with the
@@ -103,7 +102,7 @@ class DatahubFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> BinaryIO:  # noqa: ARG002 - fsspec's signature
         if mode != "rb":
-            raise OSError(errno.EROFS, "datahub:// is read-only; `datahub fetch` and `datahub pack` write", path)
+            self._refuse(path)
         return _File(io.FileIO(str(self.local_path(path))), 1 << 16)
 
     def invalidate_cache(self, path: str | None = None) -> None:

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import msgspec
-from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
+from fsspec.spec import AbstractBufferedFile
 
 from datahub.core.errors import BadReference, DatahubError, HttpError, TokenRefused
 from datahub.core.refs import Ref
 from datahub.store import blocks
 from datahub.store import record as records
+from datahub.store.readonly_fs import ReadOnlyFileSystem
 from datahub.store.record import BLOCKS, FILENAME
 from datahub.wire import paths
 from datahub.wire.client import ServerClient
@@ -43,7 +44,7 @@ class _Listed:
     places: dict[str, str]
 
 
-class ServedFileSystem(AbstractFileSystem):  # type: ignore[misc]
+class ServedFileSystem(ReadOnlyFileSystem):
     """fsspec's view of the cache server at ``server``, an ``http://`` or ``https://`` address.
 
     Like every fsspec file system it raises ``OSError``s: ``FileNotFoundError`` for what is not there,
@@ -74,11 +75,31 @@ class ServedFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def unstrip_protocol(self, name: str) -> str:
         return f"{SCHEME}{self.server}/{self._strip_protocol(name)}"
 
-    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:  # noqa: ARG002 - fsspec's signature
-        """Files and folders directly under ``path``: names of datasets at the root."""
+    def ls(self, path: str, detail: bool = True, refresh: bool = False, **kwargs: Any) -> list[Any]:  # noqa: ARG002 - fsspec's signature
+        """Files and folders directly under ``path``: names of datasets at the root. ``refresh``: asked again."""
+        if refresh:
+            self.invalidate_cache()
         path = self._strip_protocol(path)
         entries = self._entries(path) if path else [_folder(each) for each in self._names()]
         return entries if detail else [entry["name"] for entry in entries]
+
+    def exists(self, path: str, **kwargs: Any) -> bool:
+        """False for what is not there; a server that fails, or refuses, says nothing of that."""
+        try:
+            self.info(path, **kwargs)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def isdir(self, path: str) -> bool:
+        return self.exists(path) and self.info(path)["type"] == "directory"
+
+    def isfile(self, path: str) -> bool:
+        return self.exists(path) and self.info(path)["type"] == "file"
+
+    def walk(self, path: str, *arguments: Any, on_error: Any = "omit", **kwargs: Any) -> Iterator[Any]:
+        """As fsspec's, for `glob` and `find` too; ``omit`` leaves out what is not there, and hides no failure."""
+        yield from super().walk(path, *arguments, on_error=_absent if on_error == "omit" else on_error, **kwargs)
 
     def info(self, path: str, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002 - fsspec's signature
         path = self._strip_protocol(path)
@@ -111,7 +132,7 @@ class ServedFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **kwargs: Any) -> Any:
         if mode != "rb":
-            raise OSError(errno.EROFS, "datahub+http:// is read-only", path)
+            self._refuse(path)
         size = self._size(path)
         if size == 0:
             return io.BytesIO()
@@ -201,6 +222,12 @@ def _told(path: str) -> Iterator[None]:
         if isinstance(error, HttpError) and error.status == 404:
             raise FileNotFoundError(errno.ENOENT, error.message, path) from error
         raise OSError(errno.EIO, str(error), path) from error
+
+
+def _absent(error: OSError) -> None:
+    """Raises what is no absence."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _decoded(data: bytes) -> list[DatasetInfo]:

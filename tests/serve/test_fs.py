@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+import time
 from pathlib import Path
 
 import fsspec
@@ -12,6 +13,7 @@ import pytest
 
 from datahub.serve import library
 from datahub.serve.config import Tokens
+from datahub.store.fs import DatahubFileSystem
 from datahub.store.served_fs import ServedFileSystem
 from tests.serve.conftest import BIG, big_variant, content, located
 
@@ -100,6 +102,49 @@ def test_what_cannot_be_done(url, start, home, monkeypatch):
         closed.ls("tiny")
     monkeypatch.setenv("DATAHUB_TOKEN", READ)
     assert closed.cat_file("big/data.bin", 0, 9) == content()[:9]
+
+
+CHANGES = [
+    lambda fs: fs.mkdir("x"), lambda fs: fs.makedirs("x/y", exist_ok=True), lambda fs: fs.rmdir("tiny"),
+    lambda fs: fs.rm("tiny", recursive=True), lambda fs: fs.rm_file("tiny/dataset.json"), lambda fs: fs.touch("tiny/x"),
+    lambda fs: fs.mv("tiny/dataset.json", "tiny/x"), lambda fs: fs.cp_file("tiny/dataset.json", "tiny/x"),
+    lambda fs: fs.pipe_file("tiny/x", b"1"), lambda fs: fs.put_file(__file__, "tiny/x"), lambda fs: fs.open("x", "ab"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_nothing_can_be_changed(url, home, change):
+    for fs in (fsspec.core.url_to_fs(url)[0], DatahubFileSystem(home=str(home.home))):
+        with pytest.raises(OSError, match="is read-only") as caught:
+            change(fs)
+        assert caught.value.errno == errno.EROFS
+
+
+def test_a_server_that_fails_is_no_absence(start, home, monkeypatch):
+    """Nothing is taken for missing, and no pattern for one that matches nothing, because nobody could be asked."""
+    server = start(home, tokens=Tokens((READ,)))
+    fs, _ = fsspec.core.url_to_fs(f"datahub+{server.url}/tiny")
+    for ask in (fs.exists, fs.isdir, fs.isfile, fs.find, lambda path: fs.glob(f"{path}/*.tar"), lambda _: fs.glob("*")):
+        with pytest.raises(PermissionError):
+            ask("tiny")
+    monkeypatch.setenv("DATAHUB_TOKEN", READ)
+    assert fs.exists("tiny") and len(fs.glob("tiny/*.tar")) == 4
+    assert not fs.exists("none") and not fs.isdir("none") and not fs.isfile("tiny") and fs.isdir("tiny")
+    assert fs.glob("none/*.tar") == [] and fs.find("none") == []
+    server.loop.call_soon_threadsafe(server.stop)
+    wait_closed(server)
+    assert len(fs.ls("tiny")) == 18
+    with pytest.raises(OSError, match="refused"):
+        fs.ls("tiny", refresh=True)
+    with pytest.raises(OSError, match="refused"):
+        fs.glob("tiny/*.tar")
+
+
+def wait_closed(server):
+    deadline = time.monotonic() + 20
+    while not server.loop.is_closed():
+        assert time.monotonic() < deadline, "the server did not end"
+        time.sleep(0.02)
 
 
 def test_a_variant_that_is_replaced_is_not_mixed_with_what_it_was(start, home, elsewhere, monkeypatch):
