@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
 
 from datahub.cli.app import App
-from datahub.core.errors import BadArgument, LeaseRefused, NotServed
+from datahub.core.errors import BadArgument, LeaseRefused, NotServed, Offline
+from datahub.core.refs import Ref
 from datahub.core.sizes import format_bytes
 
 if TYPE_CHECKING:
     from datahub.wire.messages import Hold, Message, Status
     from datahub.wire.messages import Warming as Told
 
+T = TypeVar("T", bound="Message")
 SECONDS = 60.0
 """That an answer may take."""
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -54,7 +56,7 @@ def warm(app: App, server: str | None, ref: str, split: str, wait: bool) -> None
     """Fetch a dataset into the cache before it is asked for."""
     from datahub.wire import messages, paths
 
-    told = msgspec.json.decode(_said(app, server, paths.WARM, ref, split=split), type=messages.Warming)
+    told = _read(_said(app, server, paths.WARM, ref, split=split), messages.Warming)
     while wait and told.running:
         told = _progress(app, server, told)
     app.echo(_warming(told))
@@ -111,7 +113,7 @@ def evict(app: App, server: str | None, ref: str) -> None:
     """Let go of a dataset's blocks now. Nothing of the server's own store goes."""
     from datahub.wire import messages, paths
 
-    found = msgspec.json.decode(_said(app, server, paths.EVICT, ref), type=messages.Evicted)
+    found = _read(_said(app, server, paths.EVICT, ref), messages.Evicted)
     kept = f"; {format_bytes(found.kept)} stay, for they are being read or are wanted soon" if found.kept else ""
     app.echo(f"{format_bytes(found.freed)} of {found.ref} evicted{kept}")
     app.emit(msgspec.to_builtins(found))
@@ -125,6 +127,7 @@ def _said(app: App, server: str | None, path: str, ref: str, **facts: Any) -> by
     from datahub.wire import messages
     from datahub.wire.client import ServerClient
 
+    Ref.parse(ref)
     body, url = messages.encode(messages.Command(ref=ref, **facts)), _url(app, server)
     answer = ServerClient(url).send("POST", path, body, SECONDS, accept=(400, 404, 409))
     failure = messages.failure_of(answer)
@@ -144,7 +147,15 @@ def _asked(app: App, server: str | None, path: str) -> Status:
     from datahub.wire import messages
     from datahub.wire.client import ServerClient
 
-    return msgspec.json.decode(ServerClient(_url(app, server)).whole(path, SECONDS), type=messages.Status)
+    return _read(ServerClient(_url(app, server)).whole(path, SECONDS), messages.Status)
+
+
+def _read(answer: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(answer, type=kind)
+    except msgspec.DecodeError as error:
+        hint = "give the address of a cache server"
+        raise BadArgument("--server", answer[:40], f"answers as no cache server does: {error}", hint) from error
 
 
 def _url(app: App, server: str | None) -> str:
@@ -154,6 +165,8 @@ def _url(app: App, server: str | None) -> str:
     if len(found) != 1 or not found[0]:
         given = "none is given" if not found[0] else "it is one that is asked, not several"
         raise BadArgument("--server", server or app.settings.source, given, "give --server http://HOST:PORT")
+    if app.settings.offline:
+        raise Offline(f"asking {found[0]}")
     return found[0]
 
 
@@ -171,7 +184,7 @@ def _progress(app: App, server: str | None, told: Told) -> Told:
 def _granted(app: App, answer: bytes, text: str) -> None:
     from datahub.wire import messages
 
-    found = msgspec.json.decode(answer, type=messages.Verdict)
+    found = _read(answer, messages.Verdict)
     app.echo(f"{text}: {format_bytes(found.bytes)} of {format_bytes(found.room)} that were free for it")
     app.emit(msgspec.to_builtins(found))
 

@@ -7,6 +7,7 @@ that was named and to no other: redirects are not followed.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import urllib.request
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ KEPT = 32
 SMALL = 1 << 16
 """Bytes that are read of an error's body."""
 LARGEST = 1 << 30
+NAMED = re.compile(r"[^\s/?#@<>\"'\\^`{|}]+")
+"""What a host is called: a name, perhaps of other letters than ASCII's, or an address."""
 PROXIES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "REQUEST_METHOD")
 """Variables that say how a server is reached."""
 
@@ -210,7 +213,8 @@ def checked(url: str) -> str:
     """A server's URL without a slash at its end. Raises `BadArgument`."""
     try:
         parts = urlsplit(url)
-        right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        host = parts.hostname or ""
+        right = parts.scheme in ("http", "https") and NAMED.fullmatch(host) is not None and parts.port != 0
     except ValueError:
         right = False
     if not right:

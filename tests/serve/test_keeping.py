@@ -12,6 +12,7 @@ from datahub.cli.app import root, run
 from datahub.core.digests import BLOCK
 from datahub.serve.config import Tokens
 from datahub.serve.scrubbing import Scrubber
+from tests.acquire.server import Behaviour, serving
 from tests.serve.conftest import BIG, big_variant, content, digest_of
 
 REF = "big@1.0/published"
@@ -198,4 +199,14 @@ def test_the_command_line(far, said):
 
 def test_nobody_answers(said):
     assert said("http://127.0.0.1:1", "status")[0] == 4
-    assert said("ftp://x", "status")[0] == 2
+    for url in ("ftp://x", "http://a b", "http://", "http://x:99999", "http://x,http://y", "x:80"):
+        assert said(url, "status")[0] == 2, url
+    assert said("http://127.0.0.1:1", "pin", "NO PE")[0] == 2  # before anybody is asked
+    assert said("http://127.0.0.1:1", "status", "--offline")[0] == 7
+
+
+def test_what_answers_as_no_cache_server(said):
+    with serving() as web:
+        web.paths["/v1/cache"] = Behaviour(b"<html>it works</html>")
+        code, text = said(web.url, "status")
+    assert code == 2 and "answers as no cache server does" in text and text.count("\n") == 1
