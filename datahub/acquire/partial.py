@@ -15,6 +15,7 @@ import msgspec
 
 from datahub.core import atomic
 from datahub.core.errors import from_oserror
+from datahub.core.learning import learn
 
 SEGMENT = 16 << 20
 """Bytes of one range request."""
@@ -136,3 +137,6 @@ def _codes() -> frozenset[int]:
 
 
 _NO_FALLOCATE = _codes()
+
+
+learn(State)

@@ -10,6 +10,7 @@ import msgspec
 
 from datahub.core import atomic
 from datahub.core.digests import Digest
+from datahub.core.learning import learn
 from datahub.core.settings import Settings
 
 
@@ -51,3 +52,6 @@ def write(settings: Settings, path: Path, digests: Iterable[Digest]) -> None:
         digests=[str(each) for each in digests],
     )
     atomic.write_bytes(path_of(settings, path), msgspec.json.encode(receipt))
+
+
+learn(Receipt)

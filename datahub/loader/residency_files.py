@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from datahub.core import atomic
 from datahub.core.errors import NotReadable
+from datahub.core.learning import learn
 from datahub.core.locks import FileLock
 from datahub.core.settings import Settings
 from datahub.loader.residency_decode import Shape, decode_split, digest_of
@@ -175,3 +176,6 @@ def _stands(path: Path, note: Note | None) -> bool | None:
     if note is None or stat.st_size != note.bytes:
         return False
     return True if stat.st_mtime_ns == note.mtime_ns else None
+
+
+learn(Note)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from datahub.core import atomic
 from datahub.core.errors import LayoutError, NotReadable, from_oserror
+from datahub.core.learning import learn
 from datahub.pack.inventory import DEFLATED, FILE, SCHEMA, Container, Inventory, read_table
 from datahub.pack.source import Chunk
 from datahub.pack.tar import BLOCK
@@ -260,3 +261,6 @@ def _inflated(data: bytes, size: int, crc: int, path: Path, shown: str) -> bytes
     if len(data) != size or zlib.crc32(data) != crc:
         raise LayoutError(str(path), shown, "damaged: its CRC-32 is not the one in the directory")
     return data
+
+
+learn(About)

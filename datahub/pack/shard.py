@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datahub.core.errors import LayoutError
+from datahub.core.learning import learn
 from datahub.order.permutation import Permutation
 from datahub.pack import images, tar
 from datahub.pack.beside import Beside
@@ -361,3 +362,6 @@ class _Packing:
 def _list(values: Any) -> list[Any]:
     """Python values of an array or list."""
     return values.tolist() if isinstance(values, np.ndarray) else list(values)
+
+
+learn(Done)

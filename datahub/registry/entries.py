@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from datahub.core.errors import ManifestInvalid, NotReadable, Problem
+from datahub.core.learning import learn
 from datahub.registry.schema import Manifest
 
 FILENAME = "listing.json"
@@ -75,3 +76,6 @@ def read(folder: Path) -> list[Entry]:
         raise NotReadable(str(path), error.strerror or str(error)) from error
     except msgspec.DecodeError as error:
         raise ManifestInvalid(str(path), [Problem("the whole file", f"is not a listing: {error}")]) from error
+
+
+learn(Entry)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from datahub.core.digests import Digest
+from datahub.core.learning import learn
 
 SCHEMA = 1
 
@@ -141,3 +142,6 @@ class Manifest(_Frozen, frozen=True, kw_only=True):
     def layout_of(self, variant: str) -> Layout:
         """The layout with the variant's options laid over it."""
         return Layout(kind=self.layout.kind, options={**self.layout.options, **self.variants[variant].layout})
+
+
+learn(Manifest)

@@ -16,6 +16,7 @@ import msgspec
 
 from datahub.core import atomic
 from datahub.core.errors import RecordInvalid
+from datahub.core.learning import learn
 
 SCHEMA = 2
 """2 added gaps, damaged samples, sizes, formats, duplicates, words, and the types of `datahub.store.typed`."""
@@ -218,3 +219,6 @@ def _inside(path: str) -> bool:
 
 class _Versioned(msgspec.Struct):
     schema: int
+
+
+learn(_Versioned, Record)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from datahub.core.learning import learn
 from datahub.core.refs import NAME, VARIANT, VERSION
 
 REFERENCE = f"^{NAME.pattern}(?:@{VERSION.pattern})?(?:/{VARIANT.pattern})?$"
@@ -240,3 +241,6 @@ def failure_of(body: bytes) -> Failure | None:
         return msgspec.json.decode(body, type=Failure)
     except msgspec.DecodeError:
         return None
+
+
+learn(Service, Datasets, Job, JobAsked, Jobs, Command, Verdict, Warming, Evicted, Status, Failure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import threading
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -25,6 +26,8 @@ TAKEN = frozenset(
 """Names in every index, every sample or every batch."""
 
 T = TypeVar("T", bound=msgspec.Struct)
+_FIRST = threading.Lock()
+"""Of several threads one reads a form: see `datahub.core.learning`."""
 
 
 def read(options: Mapping[str, Any], form: type[T], place: str = PLACE) -> T:
@@ -36,7 +39,8 @@ def read(options: Mapping[str, Any], form: type[T], place: str = PLACE) -> T:
             hint = f"did you mean {near[0]}? " if near else ""
             raise BadArgument(place, name, "is not an option of this layout", f"{hint}known: {', '.join(known)}")
     try:
-        return msgspec.convert(dict(options), form)
+        with _FIRST:
+            return msgspec.convert(dict(options), form)
     except msgspec.ValidationError as error:
         reason, _, where = str(error).partition(" - at `$")
         name = f"{place}{where.rstrip('`')}"

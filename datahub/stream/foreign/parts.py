@@ -13,6 +13,7 @@ import msgspec
 import pyarrow as pa
 
 from datahub.core import atomic
+from datahub.core.learning import learn
 from datahub.core.settings import Settings
 from datahub.store.arrow import array
 from datahub.store.paths import DERIVED
@@ -65,3 +66,6 @@ def read(path: Path) -> Part | None:
     except (OSError, pa.ArrowException, msgspec.DecodeError, KeyError, TypeError):
         return None
     return Part(about, table) if table.column_names == list(COLUMNS) else None
+
+
+learn(About)
