@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 import urllib.request
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,6 @@ KEPT = 32
 """Connections to one server that are kept alive."""
 SMALL = 1 << 16
 """Bytes that are read of an error's body."""
-LARGEST = 1 << 30
 NAMED = re.compile(r"[^\s/?#@<>\"'\\^`{|}]+")
 """What a host is called: a name, perhaps of other letters than ASCII's, or an address."""
 PROXIES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "REQUEST_METHOD")
@@ -75,25 +75,31 @@ class ServerClient:
             yield self._chunks(path, response)
 
     @contextmanager
-    def ranges(self, path: str, spans: Sequence[Range], seconds: float) -> Iterator[Iterator[bytes] | None]:
+    def ranges(
+        self, path: str, spans: Sequence[Range], seconds: float, deadline: float
+    ) -> Iterator[Iterator[bytes] | None]:
         """The bytes of several ranges, which ascend: each whole, as they come. None where the server gives but one.
 
-        Raises as `range`.
+        ``deadline``, of the monotonic clock, is all of the answer's, ``seconds`` its next byte's. Raises as `range`.
         """
         with self._open("GET", path, {"Range": header_of(spans)}, None, seconds) as response:
             boundary = boundary_of(response.headers.get("Content-Type", ""))
             if response.status != 206 or boundary is None:
                 yield None
             else:
-                yield self._parts(path, response, boundary, spans)
+                yield self._parts(path, _until(deadline, self._chunks(path, response)), boundary, spans)
 
-    def _parts(
-        self, path: str, response: urllib3.BaseHTTPResponse, boundary: str, spans: Sequence[Range]
-    ) -> Iterator[bytes]:
+    def _parts(self, path: str, chunks: Iterator[bytes], boundary: str, spans: Sequence[Range]) -> Iterator[bytes]:
+        missing = len(spans)
         try:
-            yield from parts(self._chunks(path, response), boundary, spans)
+            for data in parts(chunks, boundary, spans):
+                missing -= 1
+                yield data
         except Unlike as error:
             raise ConnectionLost(self.url + path, str(error)) from error
+        except ConnectionLost:  # within what closes the last part: nothing is missing
+            if missing:
+                raise
 
     def is_server(self, seconds: float) -> bool:
         """Whether a cache server answers here; it is not shown the token."""
@@ -223,6 +229,14 @@ def checked(url: str) -> str:
         shown = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
         raise BadArgument("server", shown, "an address holds no password", "put the token in DATAHUB_TOKEN")
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+
+
+def _until(deadline: float, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """What comes in time; a server that sends a byte now and then would be waited for without end."""
+    for data in chunks:
+        yield data
+        if time.monotonic() > deadline:
+            return
 
 
 def cause(error: BaseException) -> str:

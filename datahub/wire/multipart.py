@@ -50,8 +50,11 @@ def parts(chunks: Iterator[bytes], boundary: str, spans: Sequence[Range]) -> Ite
         if (int(match[1]), int(match[2])) != (span.start, span.end - 1):
             raise Unlike(f"a part holds {match[0].strip().decode()!r} in place of {span.header()}")
         yield stream.take(span.size)
-    for _ in chunks:  # what closes the last part; a connection that was read to its end is used again
-        pass
+    left = HEAD
+    for chunk in chunks:  # what closes the last part; a connection that was read to its end is used again
+        left -= len(chunk)
+        if left < 0:
+            return
 
 
 class _Stream:

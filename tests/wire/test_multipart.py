@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain, islice
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +35,13 @@ def test_what_is_written_is_read_in_any_pieces(sizes):
     coming = chunks(body(), sizes)
     assert list(parts(coming, "xyz", SPANS)) == [WHOLE[each.start : each.end] for each in SPANS]
     assert next(coming, None) is None  # to the end: the connection can be used again
+
+
+def test_what_never_ends_is_not_read_to_its_end():
+    endless = iter(lambda: b"x" * 100, None)
+    found = parts(chain([body()], endless), "xyz", SPANS)
+    assert list(islice(found, len(SPANS))) == [WHOLE[each.start : each.end] for each in SPANS]
+    assert next(found, None) is None
 
 
 @given(st.integers(0, len(body()) - len(end_of("xyz")) - 1), st.lists(st.integers(1, 400), max_size=40))
