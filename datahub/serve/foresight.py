@@ -90,8 +90,8 @@ def layout(name: str, entry: SplitEntry, shards: list[int], located: bytes) -> L
     Raises `RecordInvalid` where they do not fit each other.
     """
     try:
-        rows = np.load(io.BytesIO(located), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        rows = np.lib.format.read_array(io.BytesIO(located), allow_pickle=False)
+    except Exception as error:  # NumPy lets Python's own parser look at the head, and takes what it says of the shape
         raise RecordInvalid(entry.locate, f"cannot be read: {error}") from error
     if rows.dtype != LOCATE or rows.shape != (entry.samples,):
         raise RecordInvalid(entry.locate, f"does not hold {entry.samples} locate rows")

@@ -142,7 +142,7 @@ class Prefetcher:
                 del self._layouts[next(iter(self._layouts))]
             if job.order.where:
                 return await self._filtered(found, variant, job.split, job.order.where)
-        except (DatahubError, ConnectionError, KeyError):
+        except (DatahubError, OSError, KeyError):
             return None
         return found
 

@@ -189,6 +189,8 @@ class _Reader:
     def _fitting(self, value: float | str) -> int | float | str:
         if isinstance(value, int) and not -_INT64 <= value < _INT64:
             raise self._wrong(f"{_short(str(value))} is larger than any number in the index")
+        if isinstance(value, str) and any("\ud800" <= each <= "\udfff" for each in value):
+            raise self._wrong(f"{value!a} is no text: it holds half of a surrogate pair")
         return value
 
     def _class(self, name: str) -> int:

@@ -223,8 +223,12 @@ def test_what_a_filter_leaves_is_brought_and_nothing_else(far, settings):
 
 
 @pytest.mark.parametrize(
-    "where", ["nothing == 1", "label ==", "(" * 500, "__import__('os')", "label == " + "9" * 400, "source == 'x' " * 70]
-)
+    "where",
+    [
+        "nothing == 1", "label ==", "(" * 500, "__import__('os')", "label == " + "9" * 400, "source == 'x' " * 70,
+        r"source == '\ud800'", r"source in ('\udfff',)",
+    ],
+)  # fmt: skip
 def test_filters_that_are_none_hurt_nobody(far, where):
     assert say(far, order={"seed": 1, "batch": 4, "where": where}) == 200
     assert say(far, job="b") == 200
@@ -235,6 +239,18 @@ def test_filters_that_are_none_hurt_nobody(far, where):
 
 def test_filters_beyond_their_bounds_are_not_worked_out(far, monkeypatch):
     monkeypatch.setattr(filters, "MOST_BYTES", 10)
+    assert say(far, order={"seed": 1, "batch": 4, "where": "label == 1"}) == 200
+    assert say(far, job="b") == 200
+    within(lambda: all(present(far)))
+    assert far.metric("datahub_prefetched_bytes_total", job="a") == 0
+
+
+@pytest.mark.parametrize("error", [OSError("no Parquet"), TimeoutError("an origin that stalls"), ConnectionError()])
+def test_an_index_that_cannot_be_read_costs_its_own_job_only(far, monkeypatch, error):
+    def unread(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(filters, "_meets", unread)
     assert say(far, order={"seed": 1, "batch": 4, "where": "label == 1"}) == 200
     assert say(far, job="b") == 200
     within(lambda: all(present(far)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import replace
 from typing import Any
@@ -221,6 +222,27 @@ def test_locate_rows_that_do_not_fit_are_refused(change):
         data = buffer.getvalue()
     with pytest.raises(RecordInvalid):
         layout("train", entry, sizes, data[:50] if change == "cut" else data)
+
+
+def damaged(change: str, data: bytes) -> bytes:
+    if change == "an archive":
+        file = io.BytesIO()
+        np.savez(file, rows=np.zeros(3, LOCATE))
+        return file.getvalue()
+    if change == "no archive":
+        return b"PK\x03\x04" + data
+    if change == "no expression":
+        return data.replace(b"'descr'", b"(descr'")
+    shape = {"a shape of many": b"(3000000000000000,)", "a shape of none": b"(True,)"}[change]
+    at = data.index(b"(", data.index(b"'shape'"))
+    return data[:at] + shape + data[at + len(shape) :]
+
+
+@pytest.mark.parametrize("change", ["an archive", "no archive", "no expression", "a shape of many", "a shape of none"])
+def test_what_is_no_locate_file_is_refused(change):
+    rows, sizes = rows_of([3], 1000)
+    with pytest.raises(RecordInvalid):
+        layout("train", split_of([3]), sizes, damaged(change, encode(rows)))
 
 
 def test_orders_that_cost_too_much_are_not_worked_out():

@@ -171,6 +171,8 @@ REFUSED = {
     "label == 1; label == 2": "is no expression",
     "": "is no expression",
     "label == 1\0": "is no expression",
+    r"key == '\ud800'": "half of a surrogate pair",
+    r"key in ('a', '\udfff')": "half of a surrogate pair",
 }
 
 
