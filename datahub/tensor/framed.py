@@ -11,7 +11,7 @@ from datahub.core.errors import DamagedImage
 from datahub.tensor import orientation
 from datahub.tensor.decode import Encoded, Header, Pixels, header, interleaved
 from datahub.tensor.frames import Frame, Frames
-from datahub.tensor.partial import Part, jpeg_box, part_pixels, tiled_part
+from datahub.tensor.partial import Part, jpeg_box, part_of, part_pixels
 from datahub.tensor.resample import framed_pixels
 
 TOGETHER = 4
@@ -43,7 +43,7 @@ def decode_framed(images: Sequence[Encoded], frames: Frames, outs: Sequence[Pixe
     rows = frames.rows()
     for first in range(0, len(images), TOGETHER):
         some = range(first, min(first + TOGETHER, len(images)))
-        parts = [None if upright else tiled_part(images[row], rows[row].source, rows[row].box) for row in some]
+        parts = [None if upright else part_of(images[row], rows[row].source, rows[row].box) for row in some]
         for row, part in zip(some, parts, strict=True):
             try:
                 _one(images[row], rows[row], outs[row], part, upright)
@@ -57,7 +57,7 @@ def outputs(frames: Frames, channels: int) -> list[Pixels]:
 
 
 def _one(data: Encoded, frame: Frame, out: Pixels, part: Part | None, upright: bool) -> None:
-    """``part``: what `tiled_part` made of the image."""
+    """``part``: what `part_of` found of it."""
     pixels = part_pixels(part, frame.box, len(out)) if part is not None and len(out) in (1, 3) else None
     if pixels is None:
         found = header(data, upright)

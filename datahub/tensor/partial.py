@@ -21,8 +21,8 @@ from datahub.tensor.scratch import scratch
 
 _LEFT_OVER = re.compile(r"Corrupt JPEG data: [0-9]+ extraneous bytes before marker 0xd9")
 """What libjpeg remarks, when it is done, of coded data that it had no need of."""
-_SIZE_AT = 5
-"""Where a frame header holds the image's height."""
+_SIZE_AT, _BITS = 5, 8
+"""Where a frame header holds the image's height, and the bits a sample that are decoded here."""
 
 
 class Part(NamedTuple):
@@ -36,18 +36,30 @@ class Part(NamedTuple):
     short: bool
 
 
-def tiled_part(data: Encoded, source: tuple[int, int], box: tuple[int, int, int, int]) -> Part | None:
-    """What must be decoded of a tiled JPEG to know the box (left, top, width, height); None where that is all of it.
+def part_of(data: Encoded, source: tuple[int, int], box: tuple[int, int, int, int]) -> Part | None:
+    """The least of a JPEG that must be decoded to know the box (left, top, width, height), whatever its coding.
 
-    None, too, for all other images, for ones that are not of ``source``, height and width, and above the pixel cap.
+    None for all else: no JPEG, one that is not of ``source`` (height and width), above the pixel cap, not of 8 bits, or
+    of neither gray nor three components.
     """
+    if data[:2] != b"\xff\xd8" or source[0] * source[1] > PIXEL_CAP:
+        return None
     x, y, width, height = box
-    if (height, width) == source or source[0] * source[1] > PIXEL_CAP:
+    tiling = read_table(data) if (height, width) != source else None
+    if tiling is not None and (tiling.height, tiling.width) == source:
+        return Part(*crop(data, tiling, x, y, width, height), short=False)
+    try:
+        header = jpeg.read(data)
+    except ValueError:
         return None
-    tiling = read_table(data)
-    if tiling is None or (tiling.height, tiling.width) != source:
+    if (header.height, header.width) != source or header.precision != _BITS or len(header.components) not in (1, 3):
         return None
-    return Part(*crop(data, tiling, x, y, width, height), short=False)
+    rows = _rows(data, header, y + height)
+    if rows >= header.height:
+        return Part(data, *source, x, y, short=False)
+    at = header.sof + _SIZE_AT
+    shortened = b"".join((data[:at], rows.to_bytes(2, "big"), memoryview(data)[at + 2 :]))
+    return Part(shortened, rows, header.width, x, y, short=True)
 
 
 def jpeg_box(data: Encoded, found: Header, box: tuple[int, int, int, int], channels: int) -> Pixels | None:
@@ -55,8 +67,8 @@ def jpeg_box(data: Encoded, found: Header, box: tuple[int, int, int, int], chann
 
     None where libjpeg has something to say. What is returned is overwritten by this thread's next call.
     """
-    part = tiled_part(data, (found.height, found.width), box) or _part(data, found, box)
-    return part_pixels(part, box, channels)
+    part = part_of(data, (found.height, found.width), box)
+    return None if part is None else part_pixels(part, box, channels)
 
 
 def part_pixels(part: Part, box: tuple[int, int, int, int], channels: int) -> Pixels | None:
@@ -65,24 +77,6 @@ def part_pixels(part: Part, box: tuple[int, int, int, int], channels: int) -> Pi
     if pixels is None:
         return None
     return pixels[part.y : part.y + box[3], part.x : part.x + box[2]]
-
-
-def _part(data: Encoded, found: Header, box: tuple[int, int, int, int]) -> Part:
-    """The least that must be decoded to know the box, of an image that is not tiled."""
-    x, y, width, height = box
-    whole = Part(data, found.height, found.width, x, y, short=False)
-    if (width, height) == (found.width, found.height):
-        return whole
-    try:
-        header = jpeg.read(data)
-    except ValueError:
-        return whole
-    rows = _rows(data, header, y + height)
-    if rows >= found.height:
-        return whole
-    at = header.sof + _SIZE_AT
-    shortened = b"".join((data[:at], rows.to_bytes(2, "big"), memoryview(data)[at + 2 :]))
-    return Part(shortened, rows, found.width, x, y, short=True)
 
 
 def _rows(data: Encoded, header: jpeg.Header, bottom: int) -> int:

@@ -156,11 +156,10 @@ def spent(variant: str, work: Path, images: int = 192) -> dict[str, int]:
     import datahub
     from datahub import transforms
     from datahub.core.settings import Settings
-    from datahub.tensor.decode import header
     from datahub.tensor.draws import Draws
     from datahub.tensor.framed import decode_framed, outputs, sizes_of
     from datahub.tensor.frames import Frames
-    from datahub.tensor.partial import Part, _decoded, _part, tiled_part
+    from datahub.tensor.partial import Part, _decoded, part_of
     from datahub.tensor.resample import framed_pixels
 
     torch.set_num_threads(1)
@@ -174,11 +173,11 @@ def spent(variant: str, work: Path, images: int = 192) -> dict[str, int]:
     frames = transforms.RandomResizedCrop(SIZE).framed(Frames.whole(sizes_of(encoded)), draws)
     rows, out = frames.rows(), outputs(frames, 3)
 
-    def look() -> list[Part]:
-        pairs = zip(encoded, rows, strict=True)
-        return [tiled_part(data, row.source, row.box) or _part(data, header(data), row.box) for data, row in pairs]
+    def look() -> list[Part | None]:
+        return [part_of(data, row.source, row.box) for data, row in zip(encoded, rows, strict=True)]
 
-    parts = look()
+    parts = [part for part in look() if part is not None]
+    assert len(parts) == images
     regions = []
     for part, (_, (_, _, width, height), *_) in zip(parts, rows, strict=True):
         regions.append(_decoded(part, 3).copy()[part.y : part.y + height, part.x : part.x + width])
