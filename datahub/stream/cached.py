@@ -185,7 +185,7 @@ class CachedShards:
     def _filled(self, future: Future[Any]) -> None:
         with self._lock:
             self._filling -= 1
-        if future.cancelled() or future.exception() is not None or future.result() is None:
+        if not future.cancelled() and (future.exception() is not None or future.result() is None):
             self._full_until = time.monotonic() + FULL
 
     # -- blocks ---------------------------------------------------------------------------------------------------

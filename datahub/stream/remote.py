@@ -35,7 +35,7 @@ from datahub.store.find import default_variant
 from datahub.store.record import BLOCKS, FILENAME, FileEntry, Record
 from datahub.stream.cached import SHARE, CachedShards
 from datahub.stream.finding import at_servers
-from datahub.stream.origin import Files, open_files
+from datahub.stream.origin import Files, ManyFiles, open_files
 from datahub.stream.patience import read_range, read_whole
 from datahub.stream.pieces import Shard
 from datahub.stream.samples import Vouchers
@@ -163,10 +163,13 @@ class RemoteVariant:
         """The shards of a split, with a cache handle of their own.
 
         ``spread``: bytes among which reads are scattered at a time. Where the cache cannot keep so many, it is filled
-        once and samples are read by themselves.
+        once and samples are read by themselves; also where it cannot keep the split and samples come many at a time,
+        for then blocks that pass through are written, read again and evicted for nothing.
         """
         limit = self._here.limit
-        scattered = limit is not None and spread > limit * SHARE and sum(self._sizes(split.name)) > limit
+        alone = limit is not None and sum(self._sizes(split.name)) > limit
+        wide = limit is not None and spread > limit * SHARE
+        scattered = alone and (wide or (spread > 0 and isinstance(self.files, ManyFiles)))
         return self._shards(split.name, ranks, Vouchers(split) if scattered else None)
 
     def _sizes(self, split: str) -> list[int]:

@@ -6,8 +6,8 @@ sends ``--rate`` bytes a second to all together.
     python tests/benchmarks/bench_jobs.py --images DIR [--repeat 16] [--rounds 3] [--only figure|foresight] [--work DIR]
 
 ``figure``: job one reads an epoch from the origin, job two then reads nothing from it; then both at once, warm, beside
-the same two on local disk, in turns; with clients that keep everything (the default), that keep two fifths and read
-blocks, and that keep a tenth and read sample by sample. ``foresight``: the server's cache holds half of the dataset,
+the same two on local disk, in turns, with the CPU seconds of all of them for 1,000 images; with clients that keep
+everything (the default), two fifths, a tenth, and nothing. ``foresight``: the server's cache holds half of the dataset,
 the clients' a tenth; bytes from the origin in each epoch of two jobs by policy lru, by policy epoch without
 announcements, and with them.
 ``--work`` keeps the packed dataset for another run. Prints one JSON line a measurement.
@@ -28,6 +28,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 import datahub
 from datahub.core.settings import Settings
@@ -81,6 +83,10 @@ class Job:
         command = [sys.executable, "-c", JOB, json.dumps(facts)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._ready = False
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def ready(self) -> None:
         assert self._process.stdout is not None
@@ -159,13 +165,28 @@ def together(jobs: list[Job]) -> float:
     return sum(each.ended() for each in jobs)
 
 
+def measured(jobs: list[Job], images: int, serving: Serving | None = None) -> tuple[float, float]:
+    """`together`, and CPU seconds of the jobs and their server for 1,000 images."""
+    processes = [psutil.Process(each.pid) for each in jobs] + ([] if serving is None else serving.all())
+    before = sum(spent(each) for each in processes)
+    rate = together(jobs)
+    return rate, (sum(spent(each) for each in processes) - before) * 1000 / (images * len(jobs))
+
+
+def spent(process: psutil.Process) -> float:
+    found = process.cpu_times()
+    return float(found.user + found.system)
+
+
 def said(**facts: Any) -> None:
     print(json.dumps({name: round(v, 3) if isinstance(v, float) else v for name, v in facts.items()}), flush=True)
 
 
 def figure(o: Any, settings: Settings, work: Path, size: int) -> None:
     folder = datahub.open(REF, settings).path.parents[2]
-    for clients, (limit, window) in {"own": (None, 4), "part": (size * 2 // 5, 1), "small": (size // 10, 4)}.items():
+    images = len(datahub.open(REF, settings)["train"])
+    cases = {"own": (None, 4), "part": (size * 2 // 5, 1), "small": (size // 10, 4), "none": (1, 4)}
+    for clients, (limit, window) in cases.items():
         if o.clients not in (None, clients):
             continue
         with origin(folder, o.rate) as slow, server(work, slow) as serving, tempfile.TemporaryDirectory(dir=work) as at:
@@ -184,11 +205,14 @@ def figure(o: Any, settings: Settings, work: Path, size: int) -> None:
                 after = from_origin(serving.url)
             local = [Job(settings, None, Path(at), seed=n, window=window, decode=not o.encoded) for n in range(2)]
             together(local)
-            pairs = [(together(served), together(local)) for _ in range(o.rounds)]
-            ratio = statistics.median(ours / theirs for ours, theirs in pairs)
+            pairs = [(measured(served, images, serving), measured(local, images)) for _ in range(o.rounds)]
             said(
-                figure="both jobs, warm: through the server, times local disk", clients=clients, ratio=ratio,
-                served=[round(ours) for ours, _ in pairs], local=[round(theirs) for _, theirs in pairs],
+                figure="both jobs, warm: through the server, times local disk", clients=clients,
+                ratio=statistics.median(ours / theirs for (ours, _), (theirs, _) in pairs),
+                ratio_by_cpu=statistics.median(theirs / ours for (_, ours), (_, theirs) in pairs),
+                served=[round(ours) for (ours, _), _ in pairs], local=[round(theirs) for _, (theirs, _) in pairs],
+                cpu_s_served=[round(ours, 3) for (_, ours), _ in pairs],
+                cpu_s_local=[round(theirs, 3) for _, (_, theirs) in pairs],
                 origin_bytes=from_origin(serving.url) - after,
             )  # fmt: skip
             for each in (*served, *local):
@@ -234,7 +258,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--pace", type=float, default=1000.0, help="images a second of each job in foresight")
     parser.add_argument(
-        "--clients", choices=("own", "part", "small"), help="figure: only with such caches of their own"
+        "--clients", choices=("own", "part", "small", "none"), help="figure: only with such caches of their own"
     )
     parser.add_argument("--policy", choices=("lru", "epoch", "announced"), help="foresight: only this one")
     parser.add_argument("--encoded", action="store_true", help="figure: hand out bytes, do not decode")

@@ -150,9 +150,9 @@ class BlockCache:
     ) -> Data | None:
         """The whole block: from here, from whoever is fetching it, or through ``fetch``, which is then kept.
 
-        ``evict``: whether other blocks may go for it. Where there is no room its bytes are handed through; not with
-        ``through=False``, which gives None then and fetches nothing. Raises what ``fetch`` does, `DigestMismatch` where
-        its bytes stay wrong, `OriginStalled` after ``seconds``.
+        ``evict``: whether others of datasets in use may go for it. Where there is no room its bytes are handed through;
+        not with ``through=False``, which gives None then and fetches nothing. Raises what ``fetch`` does,
+        `DigestMismatch` where its bytes stay wrong, `OriginStalled` after ``seconds``.
         """
         self._here_again()
         deadline, pause = time.monotonic() + seconds, POLL

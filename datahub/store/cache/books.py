@@ -12,7 +12,7 @@ from pathlib import Path
 from datahub.core.locks import FileLock
 from datahub.store.cache.files import BlockFiles
 from datahub.store.cache.ledger import NAME, Ledger
-from datahub.store.cache.policy import Entry, dispensable, to_free
+from datahub.store.cache.policy import Entry, dispensable, idle, to_free
 
 FREE = 1 << 30
 """Bytes that a cache without a limit leaves free on the disk, or a twentieth of the disk if that is less."""
@@ -55,7 +55,8 @@ def make_room(
 ) -> bool:
     """Whether ``size`` more bytes fit, after evicting what may go if need be; inside a transaction.
 
-    Where they would not fit even then nothing is evicted. ``due`` is asked only where something has to go.
+    Where they would not fit even then nothing is evicted. Without ``evict`` only blocks of datasets that nobody reads
+    any more may go. ``due`` is asked only where something has to go.
     """
     total = ledger.total()
     if total + size <= limit:
@@ -66,9 +67,10 @@ def make_room(
             ledger.remove(row.key)
             total -= row.bytes
     goal = to_free(size, total, limit)
-    if goal == 0 or not evict:
-        return goal == 0
-    free = dispensable(ledger.entries(), ledger.wanted(now), now, held=ledger.held(now), lru=lru, due=due())
+    if goal == 0:
+        return True
+    entries = ledger.entries() if evict else idle(ledger.entries(), now)
+    free = dispensable(entries, ledger.wanted(now), now, held=ledger.held(now), lru=lru, due=due())
     if total + size - sum(entry.bytes for entry in free) > limit:
         return False
     return total + size - remove(ledger, files, free, goal) <= limit

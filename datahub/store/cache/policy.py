@@ -60,6 +60,15 @@ def dispensable(
     return sorted(free, key=lambda entry: _rank(entry, latest[entry.tag], now, coming.get(entry.key)))
 
 
+def idle(entries: Iterable[Entry], now: float) -> list[Entry]:
+    """The blocks of datasets that nobody reads any more."""
+    found = [_settled(entry, now) for entry in entries]
+    latest: dict[str, float] = {}
+    for entry in found:
+        latest[entry.tag] = max(entry.used, latest.get(entry.tag, entry.used))
+    return [entry for entry in found if now - latest[entry.tag] > IDLE]
+
+
 def _settled(entry: Entry, now: float) -> Entry:
     """A time that is still to come was told by a clock that was set back since: it says nothing."""
     return entry if entry.used <= now + AHEAD else replace(entry, used=0.0)

@@ -12,12 +12,13 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from datahub.core.errors import ConnectionLost, DigestMismatch, OriginStalled, SizeMismatch
-from datahub.store.cache import trust
+from datahub.store.cache import policy, trust
 from datahub.store.cache.block import Block
 from datahub.store.cache.blockcache import BlockCache
 from datahub.store.cache.files import BlockFiles, file_system
@@ -115,6 +116,16 @@ def test_without_evicting_only_free_room_is_taken(cache):
     filled(cache, *range(10))
     assert cache.fill(block(11), unreachable, seconds=5, evict=False, through=False) is None
     assert all(cache.has(block(n)) for n in range(10))
+
+
+def test_without_evicting_what_nobody_reads_any_more_goes(cache, monkeypatch):
+    filled(cache, *range(10))
+    monkeypatch.setattr(policy, "IDLE", -1.0)
+    cache.want([block(n).key for n in range(5)])
+    new = replace(block(11), tag="another")
+    assert cache.fill(new, Counting(11), seconds=5, evict=False, through=False) == content(11)
+    assert cache.has(new) and all(cache.has(block(n)) for n in range(5))
+    assert cache.usage().bytes <= 10 * SIZE
 
 
 def test_a_block_being_read_is_not_evicted(cache):

@@ -7,7 +7,7 @@ import string
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datahub.store.cache.policy import HOT, IDLE, Entry, dispensable, to_free
+from datahub.store.cache.policy import HOT, IDLE, Entry, dispensable, idle, to_free
 
 NOW = 1_000_000.0
 entries = st.lists(
@@ -72,3 +72,10 @@ def test_half_a_cache_serves_half_of_every_epoch():
                 del held[dispensable(held.values(), (), now)[0].key]
             held[key] = Entry(key, 1, "a", now)
     assert hits / reads > 0.4
+
+
+@given(entries)
+def test_of_idle_datasets_everything_and_of_others_nothing(found):
+    latest = {tag: max(e.used for e in found if e.tag == tag) for tag in {e.tag for e in found}}
+    assert idle(found, NOW) == [e for e in found if NOW - latest[e.tag] > IDLE]
+    assert idle([Entry("ahead", 1, "a", NOW + 86400)], NOW)[0].used == 0.0
