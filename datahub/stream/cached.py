@@ -18,7 +18,7 @@ from datahub.store.cache.blockcache import BlockCache
 from datahub.stream.ahead import Ahead
 from datahub.stream.fetcher import Fetcher
 from datahub.stream.origin import CONNECTIONS, Files, ManyFiles
-from datahub.stream.patience import read_range
+from datahub.stream.patience import ATTEMPT, read_range
 from datahub.stream.pieces import Part, Shard, Wanted, cuts, joined, rows_of
 from datahub.stream.samples import Coming, Singles, Span, Vouchers
 from datahub.stream.spans import Data, Spans
@@ -160,7 +160,7 @@ class CachedShards:
     def _ranges(
         self, files: ManyFiles, shard: int, spans: Sequence[Range], received: Callable[[int, bytes], None]
     ) -> None:
-        files.receive_many(self._shards[shard].path, spans, self._seconds, received)
+        files.receive_many(self._shards[shard].path, spans, min(ATTEMPT, self._seconds), received)
 
     def _range(self, shard: int, start: int, end: int) -> Data:
         return read_range(self._files, self._shards[shard].path, start, end, self._seconds)
