@@ -24,7 +24,7 @@ from datahub.core.errors import DigestMismatch, OriginError
 from datahub.store.cache.block import HINT, Data
 from datahub.store.dataset import Split
 from datahub.stream.fetcher import Fetcher
-from datahub.wire.ranges import Range
+from datahub.wire.ranges import MOST, Range
 
 TRIES = 3
 """Times a sample is fetched whose bytes are wrong."""
@@ -33,9 +33,7 @@ HELD = 64 << 20
 
 LATER = 16 << 20
 """Bytes of samples that are announced before they are asked for."""
-RANGES = 32
-"""Samples of one request."""
-TOGETHER = 4 << 20
+TOGETHER = 8 << 20
 """Bytes of samples after which a request is long enough."""
 
 Span = tuple[int, int, int]
@@ -155,7 +153,7 @@ class Singles:
     def _ask(self, vouched: Mapping[Span, bytes], *, urgent: bool) -> dict[Span, tuple[_Group, int]]:
         """Ask for samples in groups; each sample's group and place in it."""
         asked: dict[Span, tuple[_Group, int]] = {}
-        for members in groups(vouched.items(), RANGES if self._fetch_many is not None else 1):
+        for members in groups(vouched.items(), MOST if self._fetch_many is not None else 1):
             group = _Group(f"samples {next(self._number)}", members, [None] * len(members))
             asked |= {span: (group, place) for place, (span, _) in enumerate(members)}
             group.future = self._fetcher.ask(group.key, partial(self._bring, group), urgent=urgent)
