@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 
 URL = re.compile(
-    r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*)://(?:(?P<user>[^\s/'\"<>]*)@)?(?P<place>[^\s?'\"<>]*)"
+    r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*)://"
+    r"(?:(?P<user>[^\s/'\"<>]*|[^\s/:\['\"<>]*:(?!\d*[/,])[^\s'\"<>]*)@)?"  # the second: a slash in a password
+    r"(?P<place>(?:(?!,[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s?'\"<>])*)"  # of several URLs, up to the next
     r"(?:\?[^\s'\"<>]*?(?=[.:;,)]*(?:[\s'\"<>]|$)))?"
 )
 SIGNED = re.compile(
-    r"(?i)([?&](?:x-(?:amz|goog)-[a-z-]+|sig(?:nature)?|(?:access_?|id_)?token|(?:api_?)?key|awsaccesskeyid|password)=)"
+    r"(?i)([?&](?:x-(?:amz|goog)-[a-z-]+|sig(?:nature)?|(?:access_?|id_)?token|(?:(?:api|access|secret)[_-]?)?key|"
+    r"awsaccesskeyid|password|secret|auth|policy)=)"
     r"[^\s&'\"<>]+"
 )
 CONTAINERS = ("abfs", "abfss", "wasb", "wasbs")

@@ -28,6 +28,13 @@ from datahub.core.urls import below, shown
         ("https://u:p@a/x: HTTP 404 (looked at https://u:p@b/y?sig=s, ftp://u:p@c/z).",
          "https://a/x: HTTP 404 (looked at https://b/y, ftp://c/z)."),
         ("pool: url: /x?X-Amz-Signature=abc&b=1 (refused)", "pool: url: /x?X-Amz-Signature=...&b=1 (refused)"),
+        ("url: /x?Policy=abc&api-key=d&secret=e&b=1", "url: /x?Policy=...&api-key=...&secret=...&b=1"),
+        ("http://a:1/x,https://u:p@b:2/y", "http://a:1/x,https://b:2/y"),
+        ("http://a:1,https://u:p@b/y", "http://a:1,https://b/y"),
+        ("https://user:p/w@host:8080/a", "https://host:8080/a"),
+        ("http://host:8080/a@b", "http://host:8080/a@b"),
+        ("http://[::1]:8080/a@b", "http://[::1]:8080/a@b"),
+        ("http://a:1,http://b/x@y", "http://a:1,http://b/x@y"),
     ],
 )  # fmt: skip
 def test_what_opens_the_door_is_left_out(url, seen):
