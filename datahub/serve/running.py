@@ -174,7 +174,7 @@ class _Parent:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, watched)
 
     def _start(self, worker: _Worker) -> None:
-        pid = os.fork()
+        parent, pid = os.getpid(), os.fork()
         if pid:
             worker.since = time.monotonic()
             self._workers[pid] = worker
@@ -188,6 +188,8 @@ class _Parent:
         except Exception as error:  # noqa: BLE001 - nobody else would tell it
             _tell(worker.number, error)
         finally:
+            if os.getppid() != parent:  # which was killed, and cannot do it any more
+                shutil.rmtree(os.environ[FOLDER], ignore_errors=True)
             os._exit(code)
 
     def _child(self, number: int) -> int:

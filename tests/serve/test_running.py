@@ -115,12 +115,16 @@ def test_several_processes_count_together_and_are_started_again(launch, settings
     assert server.end()[0] == 0
 
 
-def test_processes_end_with_their_parent(launch):
-    server = launch("--workers", "2", "--access-log", "off")
+def test_processes_end_with_their_parent_and_leave_nothing(launch, tmp_path):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    server = launch("--workers", "2", "--access-log", "off", TMPDIR=str(folder))
     assert wait(lambda: len(server.children()) == 2)
     children = server.children()
+    assert list(folder.iterdir())
     server.end(signal.SIGKILL)
     assert wait(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() and alive(pid) for pid in children))
+    assert not list(folder.iterdir())
 
 
 def test_tls(launch, settings, tmp_path):
