@@ -8,7 +8,7 @@ name; both write an access log. Needs nginx and wrk on the PATH, and a C compile
 Prints one JSON line a measurement: requests/s, GB/s and CPU seconds a GB of both, and their ratio. Then both get
 requests at half the rate at which ours is saturated, evenly, and the time to the first byte is told (see `pace.c`),
 with what in that round was no server's doing: how late requests were sent, how long the server waited for a processor
-that others had, and what the host of this machine took of both.
+that others had, and what the host of this machine took of both. Of all rounds there are p99 and these last two, in ms.
 With ``--tls`` both speak TLS 1.3 with the cipher that OpenSSL prefers.
 """
 
@@ -278,7 +278,7 @@ def first_bytes(mine: Peer, peer: Peer, load: Load, o: argparse.Namespace, work:
     facts: dict[str, Any] = {"load": load.name, "requests/s": round(statistics.median(rates), 1)}
     for name, rounds in found.items():
         facts[f"{name}, first byte, ms"] = sorted(rounds, key=lambda each: each["p99"])[len(rounds) // 2]
-        facts[f"{name}, p99 of all rounds"] = [each["p99"] for each in rounds]
+        facts[f"{name}, all rounds"] = [[each["p99"], each["no processor"], each["host"]] for each in rounds]
     print(json.dumps(facts), flush=True)
 
 
