@@ -35,8 +35,8 @@ Float = NDArray[np.float64]
 
 MOST_SAMPLES = 1 << 25
 """Samples of a split that is foreseen at most."""
-MOST_MIXED = 1 << 23
-"""Positions of a mixture's epoch at most."""
+MOST_MIXED, MOST_PASSES = 1 << 23, 256
+"""Positions of a mixture's epoch at most, and passes through the member: each has an order of its own."""
 MOST_LANES = 1 << 12
 MOST_BLOCKS = 1 << 16
 """Blocks of the order at most, where each may be a window: every piece of positions is looked through for each."""
@@ -138,7 +138,8 @@ def _mixable(mix: JobMix, order: JobOrder) -> bool:
         return False
     if min(mix.samples) < order.lanes or (isinstance(mix.stop, int) and mix.stop > MOST_MIXED):
         return False
-    return mixture(mix).size(order.batch, order.lanes) <= MOST_MIXED
+    size, weight = mixture(mix).size(order.batch, order.lanes), mix.weights[mix.member]
+    return size <= MOST_MIXED and size * weight <= MOST_PASSES * sum(mix.weights) * mix.samples[mix.member]
 
 
 def mixture(mix: JobMix, key: str = "", blocks: Blocks | None = None) -> Mixture:

@@ -120,6 +120,7 @@ class Jobs:
         path = self._folder / NAME
         connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
         try:
+            connection.execute("PRAGMA synchronous = OFF")  # what a power cut takes is said again
             connection.execute(TABLE)
             connection.execute("SELECT count(*) FROM job")
         except sqlite3.Error:

@@ -29,6 +29,7 @@ from datahub.serve.jobs import Jobs
 from datahub.serve.library import Variant
 from datahub.serve.metrics import Metrics
 from datahub.serve.outlook import Paces, Shards, View, Worked, merged, view
+from datahub.serve.threads import Daemons
 from datahub.store.cache.blockcache import BlockCache
 from datahub.store.cache.holdings import Holdings
 from datahub.wire.messages import Job
@@ -93,6 +94,8 @@ class Prefetcher:
         self._folder, self._jobs, self._cache, self._engine, self._metrics = folder, jobs, cache, engine, metrics
         self._worked, self._paces = Worked(), Paces()
         self._filters, self._may_filter = Filters(engine), 0
+        self._thinker, self._ended = Daemons(1, "datahub-foresee"), False
+        """The end of a server does not wait for what is worked out."""
         self._layouts: dict[tuple[str, str], Shards] = {}
         self._credits: dict[str, Credit] = {}
         self._wanted: set[str] = set()
@@ -111,6 +114,8 @@ class Prefetcher:
                         continue
                 await asyncio.sleep(EVERY)
         finally:
+            self._ended = True
+            self._thinker.shutdown(wait=False, cancel_futures=True)
             for task in self._running:
                 task.cancel()
             if self._lock is not None:
@@ -120,7 +125,7 @@ class Prefetcher:
         jobs = await asyncio.to_thread(self._jobs.alive)
         self._may_filter = FILTERS
         found = [(job, shards) for job in jobs if (shards := await self._shards(job, look)) is not None]
-        queues = await asyncio.to_thread(self._foresee, found)
+        queues = await asyncio.get_running_loop().run_in_executor(self._thinker, self._foresee, found)
         ended = time.monotonic()
         await self._bring(queues, ended + max(EVERY, min(RARELY, (ended - began) / SHARE)))
 
@@ -172,6 +177,8 @@ class Prefetcher:
         now = time.monotonic()
         found = sorted(found, key=self._proven, reverse=True)[:MOST]
         views = self._views(found, self._depth(len(found)), now)
+        if self._ended:
+            return {}
         names = {each.job.job for each in views}
         self._paces.keep([job.job for job, _ in found])
         self._credits = {name: self._credits.get(name, Credit()) for name in names}
@@ -187,6 +194,8 @@ class Prefetcher:
     def _views(self, found: list[tuple[Job, Shards]], depth: int, now: float) -> list[View]:
         views = []
         for job, shards in found:
+            if self._ended:
+                break
             if time.monotonic() - now > WORK and not self._worked.knows(shards, job):
                 continue  # in a round to come
             # What a job says may be no order at all: it costs only its own.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import re
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +25,8 @@ from datahub.loader.torch_dataset import StreamingDataset
 from datahub.serve import filters, prefetching
 from datahub.serve.outlook import Shards
 from datahub.stream import herald
-from tests.serve.running import Running
+from datahub.wire.messages import Job
+from tests.serve.running import Running, running
 from tests.store.builder import tiny_variant
 
 DEADLINE = 20.0
@@ -316,6 +318,50 @@ def test_lies_hurt_nobody(far, order):
     assert say(far, job="b") == 200
     within(lambda: all(present(far)))  # the honest one is served
     assert far.ask("/readyz").status == 200
+
+
+def test_a_server_that_ends_waits_for_nothing_that_is_worked_out(origin, tmp_path, monkeypatch):
+    begun, over = threading.Event(), threading.Event()
+
+    def slow(*_: Any) -> None:
+        begun.set()
+        over.wait(60)
+
+    monkeypatch.setattr(prefetching, "view", slow)
+    try:
+        with running(Settings(home=tmp_path / "server"), tmp_path / "log", origin=(str(origin),)) as server:
+            assert say(server) == 200
+            assert begun.wait(DEADLINE)
+        assert not over.is_set() and server.loop.is_closed()
+    finally:
+        over.set()
+
+
+def test_of_very_many_jobs_so_many_are_foreseen_at_a_time(far, monkeypatch):
+    looked: list[str] = []
+    original = prefetching.view
+
+    def counted(job: Any, *rest: Any) -> Any:
+        looked.append(job.job)
+        return original(job, *rest)
+
+    monkeypatch.setattr(prefetching, "MOST", 3)
+    monkeypatch.setattr(prefetching, "view", counted)
+    for number in range(9):
+        assert say(far, job=f"a{number}", order={"seed": number, "batch": 4}) == 200
+    within(lambda: all(present(far)))
+    looked.clear()
+    within(lambda: len(looked) > 9)
+    assert len(set(looked[-9:])) <= 3
+
+
+def test_jobs_that_ask_for_what_was_brought_are_foreseen_first(tmp_path):
+    unused: Any = None
+    prefetcher = prefetching.Prefetcher(tmp_path, unused, unused, unused, unused)
+    prefetcher._credits = {"z": prefetching.Credit(useful=3), "y": prefetching.Credit()}
+    jobs = [Job(job=name, dataset=REF, left=1.0) for name in ("a", "y", "z")]
+    first = sorted(((each, unused) for each in jobs), key=prefetcher._proven, reverse=True)
+    assert [each.job for each, _ in first] == ["z", "a", "y"]
 
 
 def test_orders_that_are_none_are_refused(far):

@@ -164,6 +164,7 @@ def test_mixtures_that_are_none_or_cost_too_much_are_not_worked_out():
     assert told() and told(stop=100) and told(stop="shortest")
     assert not told(member=2) and not told(samples=[100, 10, 10]) and not told(weights=[1000, 1000])
     assert not told(samples=[100, 1])  # fewer than lanes
+    assert told(samples=[100, 20_000]) and not told(samples=[100, 30_000])  # as many passes as that takes
     assert (
         not told(stop=1 << 40) and not told(samples=[100, 1 << 40]) and not told(weights=[1, 999], samples=[1 << 30, 9])
     )
