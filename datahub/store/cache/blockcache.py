@@ -36,7 +36,7 @@ STAGE = "cache"
 POLL, POLL_MOST = 0.005, 0.05
 """Seconds between two looks at a block that another process is fetching, at first and later."""
 AGAIN = 30.0
-"""Seconds without caching after the disk refused, until it is tried again."""
+"""Seconds without caching after the disk refused, or without looking for idle datasets, until it is tried again."""
 TRIES = 3
 """Times a block is fetched whose bytes are wrong."""
 
@@ -80,7 +80,7 @@ class BlockCache:
         self._changing = books.Transactions(self._here, self._files, self._ledger)
         self._trust = Trust(self._files, self._ledger, self._changing)
         self._notes = Notes(self._ledger, self._owner, self._changing)
-        self._off_until = 0.0
+        self._off_until = self._crowded_until = 0.0
 
     def _here_again(self) -> None:
         """After a fork: locks, wants and the owner's name are the parent's."""
@@ -237,19 +237,22 @@ class BlockCache:
             if not row.abandoned(now):
                 return Answer.BUSY
             self._files.discard(block.key, row.owner.rpartition("#")[2])
-        elif row is None and not books.make_room(
-            self._ledger,
-            self._files,
-            block.size,
-            books.room(self._here, self._ledger, self.limit),
-            now,
-            evict=evict,
-            lru=self.lru,
-            due=self.foreseen.due,
-        ):
+        elif row is None and not self._room(block.size, evict, now):
             return Answer.REFUSED
         self._ledger.reserve(block.key, block.size, block.tag, self._owner, now, until)
         return Answer.GRANTED
+
+    def _room(self, size: int, evict: bool, now: float) -> bool:
+        """`make_room`; that no dataset is idle is remembered for a while, since all blocks are looked at to see it."""
+        ledger, limit = self._ledger, books.room(self._here, self._ledger, self.limit)
+        if not evict and time.monotonic() < self._crowded_until:
+            return ledger.total() + size <= limit
+        made = books.make_room(
+            ledger, self._files, size, limit, now, evict=evict, lru=self.lru, due=self.foreseen.due
+        )  # fmt: skip
+        if not made and not evict:
+            self._crowded_until = time.monotonic() + AGAIN
+        return made
 
     def _fill(self, block: Block, fetch: Fetch, deadline: float) -> Data:
         kept = False

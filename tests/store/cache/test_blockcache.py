@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from datahub.core.errors import ConnectionLost, DigestMismatch, OriginStalled, SizeMismatch
-from datahub.store.cache import policy, trust
+from datahub.store.cache import books, policy, trust
 from datahub.store.cache.block import Block
 from datahub.store.cache.blockcache import BlockCache
 from datahub.store.cache.files import BlockFiles, file_system
@@ -126,6 +126,18 @@ def test_without_evicting_what_nobody_reads_any_more_goes(cache, monkeypatch):
     assert cache.fill(new, Counting(11), seconds=5, evict=False, through=False) == content(11)
     assert cache.has(new) and all(cache.has(block(n)) for n in range(5))
     assert cache.usage().bytes <= 10 * SIZE
+
+
+def test_that_no_dataset_is_idle_is_remembered_for_a_while(cache, monkeypatch):
+    looked = []
+    monkeypatch.setattr(books, "idle", lambda entries, now: looked.append(now) or policy.idle(entries, now))
+    filled(cache, *range(10))
+    for _ in range(3):
+        assert cache.fill(block(11), unreachable, seconds=5, evict=False, through=False) is None
+    assert len(looked) == 1
+    cache._crowded_until = 0.0
+    assert cache.fill(block(11), unreachable, seconds=5, evict=False, through=False) is None
+    assert len(looked) == 2
 
 
 def test_a_block_being_read_is_not_evicted(cache):
