@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import mmap
 import time
-from contextlib import suppress
 
 from datahub.acquire.policy import RetryPolicy
 from datahub.core.errors import OriginError, OriginStalled
@@ -62,12 +61,11 @@ class _Received:
 
 
 def _mapped(size: int) -> mmap.mmap:
-    """Memory of its own, in large pages where the kernel has them: to touch small ones costs more than the copying."""
-    found = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):
-            found.madvise(mmap.MADV_HUGEPAGE)
-    return found
+    """Memory of its own, whose pages are there at once where the kernel can do that: a fault each costs more.
+
+    Not in large pages: where memory is in pieces, the kernel would move others' about to make one.
+    """
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_POPULATE", 0))
 
 
 def read_whole(files: Files, path: str, seconds: float, *, policy: RetryPolicy = POLICY) -> bytes:
