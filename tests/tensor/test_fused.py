@@ -25,7 +25,7 @@ from datahub.tensor.fused.regions import Regions
 from datahub.tensor.moves import RandomCrop, RandomHorizontalFlip, RandomVerticalFlip, chained
 from datahub.tensor.normalize import Normalize
 from datahub.tensor.presets import IMAGENET
-from tests.tensor.test_crops import scaled_alike
+from tests.tensor.test_crops import scaled_alike, scales_bytes
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 """Kernels run on the card where there is one, and are interpreted elsewhere."""
@@ -68,6 +68,8 @@ def test_the_reference_is_torchvisions_resized_crop_bit_for_bit():
         pixels = image(rng, side(rng), side(rng), rng.choice([1, 3]))
         x, y, w, h = box(rng, *pixels.shape[1:])
         size = rng.choice([1, 2, 20, 64]), rng.choice([1, 3, 20, 64])
+        if size[1] == 1 and not scales_bytes():
+            continue  # a single column: torch's kernel for bytes, which is ours on any version, is far off floats there
         wanted = F.resized_crop(pixels, y, x, h, w, list(size), antialias=True)
         flip = rng.random() < 0.5
         found = resample([pixels], regions([(x, y, w, h)], size, flip=[flip]), kernel=False)
