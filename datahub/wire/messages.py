@@ -52,8 +52,9 @@ class Datasets(Message, frozen=True, kw_only=True):
     datasets: list[DatasetInfo]
 
 
-JobName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-OPTIONAL_NAME = r"^[A-Za-z0-9._-]{0,64}$"
+JobName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$(?!\n)")]
+OPTIONAL_NAME = r"^[A-Za-z0-9._-]{0,64}$(?!\n)"
+"""The end is the text's: to Python, ``$`` is also before a last newline."""
 NoneOrName = Annotated[str, msgspec.Meta(pattern=OPTIONAL_NAME)]
 Reference = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": REFERENCE})]
 FullReference = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": FULL_REFERENCE})]

@@ -370,6 +370,7 @@ def test_orders_that_are_none_are_refused(far):
     assert say(far, order={"part": [[0, 1]] * 65}) == 400
     assert say(far, kept="A" * 49_153) == 400
     assert say(far, run="a b") == 400
+    assert say(far, job="a\n") == say(far, run="a\n") == 400
     assert say(far, servers=["x"] * 65) == 400
 
 
