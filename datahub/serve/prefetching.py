@@ -122,7 +122,7 @@ class Prefetcher:
                 os.close(self._lock)
 
     async def _round(self, look: Look, began: float) -> None:
-        jobs = await asyncio.to_thread(self._jobs.alive)
+        jobs = sorted(await asyncio.to_thread(self._jobs.alive), key=self._proven, reverse=True)
         self._may_filter = FILTERS
         found = [(job, shards) for job in jobs if (shards := await self._shards(job, look)) is not None]
         queues = await asyncio.get_running_loop().run_in_executor(self._thinker, self._foresee, found)
@@ -175,7 +175,7 @@ class Prefetcher:
     def _foresee(self, found: list[tuple[Job, Shards]]) -> dict[str, deque[tuple[View, int]]]:
         """In a thread: keep what is read soonest; the blocks of each job that are missing, the first one first."""
         now = time.monotonic()
-        found = sorted(found, key=self._proven, reverse=True)[:MOST]
+        found = found[:MOST]
         views = self._views(found, self._depth(len(found)), now)
         if self._ended:
             return {}
@@ -186,9 +186,9 @@ class Prefetcher:
         self._settle(views)
         return {each.job.job: self._missing(each, now) for each in views}
 
-    def _proven(self, found: tuple[Job, Shards]) -> int:
+    def _proven(self, job: Job) -> int:
         """Whoever announces thousands of jobs takes nothing from those that ask for what was brought."""
-        credit = self._credits.get(found[0].job)
+        credit = self._credits.get(job.job)
         return 0 if credit is None else credit.useful
 
     def _views(self, found: list[tuple[Job, Shards]], depth: int, now: float) -> list[View]:

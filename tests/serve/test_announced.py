@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import re
@@ -23,9 +24,10 @@ from datahub.loader.streaming import StreamingLoader
 from datahub.loader.topology import Topology
 from datahub.loader.torch_dataset import StreamingDataset
 from datahub.serve import filters, prefetching
+from datahub.serve.jobs import Jobs
 from datahub.serve.outlook import Shards
 from datahub.stream import herald
-from datahub.wire.messages import Job
+from datahub.wire.messages import Job, JobAsked
 from tests.serve.running import Running, running
 from tests.store.builder import tiny_variant
 
@@ -290,6 +292,27 @@ def test_a_job_that_never_asks_is_not_believed(far, monkeypatch):
     assert far.metric("datahub_prefetched_bytes_total", job="a") < 12 * BLOCK
 
 
+def test_jobs_that_ask_for_what_was_brought_are_looked_at_first(tmp_path, monkeypatch):
+    jobs, seen = Jobs(tmp_path), []
+    for name in "abc":
+        jobs.say(JobAsked(job=name, dataset=REF))
+    unused: Any = None
+    prefetcher = prefetching.Prefetcher(tmp_path, jobs, unused, unused, unused)
+    prefetcher._credits["c"] = prefetching.Credit(useful=1)
+
+    async def shards(job: Job, _: Any) -> None:
+        seen.append(job.job)
+
+    async def bring(*_: Any) -> None: ...
+
+    monkeypatch.setattr(prefetcher, "_shards", shards)
+    monkeypatch.setattr(prefetcher, "_foresee", lambda _: {})
+    monkeypatch.setattr(prefetcher, "_bring", bring)
+    asyncio.run(prefetcher._round(unused, time.monotonic()))
+    jobs.close()
+    assert seen == ["c", "a", "b"]
+
+
 def test_one_that_asks_is_believed_more(far, monkeypatch, settings):
     monkeypatch.setattr(prefetching, "TRUST", 1)
     with loader_of(far, settings, fields=("encoded",), prefetch=1) as loader:
@@ -353,15 +376,6 @@ def test_of_very_many_jobs_so_many_are_foreseen_at_a_time(far, monkeypatch):
     looked.clear()
     within(lambda: len(looked) > 9)
     assert len(set(looked[-9:])) <= 3
-
-
-def test_jobs_that_ask_for_what_was_brought_are_foreseen_first(tmp_path):
-    unused: Any = None
-    prefetcher = prefetching.Prefetcher(tmp_path, unused, unused, unused, unused)
-    prefetcher._credits = {"z": prefetching.Credit(useful=3), "y": prefetching.Credit()}
-    jobs = [Job(job=name, dataset=REF, left=1.0) for name in ("a", "y", "z")]
-    first = sorted(((each, unused) for each in jobs), key=prefetcher._proven, reverse=True)
-    assert [each.job for each, _ in first] == ["z", "a", "y"]
 
 
 def test_orders_that_are_none_are_refused(far):
