@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datahub.core.errors import BadArgument, NotReadable
-from datahub.core.images import PIXEL_CAP
+from datahub.core.images import PIXEL_CAP, checked
 from datahub.pack import images
 from datahub.pack.listed import LARGEST
 from datahub.store import rle, typed, video
@@ -151,7 +151,7 @@ def _read(path: str | os.PathLike[str]) -> bytes:
 
 def _decoded(data: bytes) -> Image.Image:
     try:
-        with images.QUIET, Image.open(io.BytesIO(data)) as image:
+        with images.QUIET, Image.open(io.BytesIO(checked(data))) as image:
             if image.format not in LOSSLESS:
                 raise ValueError(f"is a {image.format}, which changes class numbers: give a PNG")
             if image.width * image.height > PIXEL_CAP:

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from datahub.core.errors import DamagedImage
-from datahub.core.images import PIXEL_CAP, checked
+from datahub.core.images import PIXEL_CAP, checked, ended
 from datahub.pack import jpeg
 from datahub.tensor import orientation, pillow, png
 from datahub.tensor.pillow import FORMATS
@@ -205,7 +205,9 @@ def _pnm(data: Encoded, found: Header, channels: int) -> Pixels:
 def _png(data: Encoded, channels: int) -> Pixels:
     """What OpenCV refuses is not tried with Pillow, which takes pixels that are not there for black."""
     try:
-        image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        image: Any = cv2.imdecode(np.frombuffer(ended(data), np.uint8), cv2.IMREAD_UNCHANGED)
+    except ValueError as error:
+        raise DamagedImage(str(error)) from error
     except cv2.error as error:
         raise DamagedImage(f"PNG data do not decode: {error.err}") from error
     if image is None or image.dtype != np.uint8:

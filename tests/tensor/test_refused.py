@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -23,7 +25,7 @@ from datahub.loader.getting import pack
 from datahub.loader.opening import vision
 from datahub.loader.preview import View, preview
 from datahub.loader.streaming import StreamingLoader
-from datahub.pack import authoring
+from datahub.pack import authoring, objects
 from datahub.pack import images as packing
 from datahub.store import samples as verifying
 from datahub.store import typed
@@ -92,14 +94,47 @@ def test_a_wrong_checksum_is_one_verdict(name):
 
 @given(st.sampled_from(sorted(PNGS)), st.integers(33, 1 << 20), st.integers(1, 255))
 @settings_(max_examples=300, deadline=None)
-def test_damage_is_one_verdict_in_colour_and_gray(name, at, change):
+def test_damage_is_one_verdict(name, at, change):
     """Of whatever is behind the header: lengths, kinds, data and checksums."""
     data = bytearray(PNGS[name])
-    at = 33 + at % (len(data) - 33 - 12)
+    at = 33 + at % (len(data) - 33)
     data[at] ^= change
     found = verdicts(bytes(data))
-    del found["packer"], found["raw"], found["verifier"]  # Pillow's own reading of what is cut short differs
     assert len({bool(each) for each in found.values()}) == 1, found
+
+
+@given(st.sampled_from(sorted(PNGS)), st.integers(1, 1 << 20))
+@settings_(max_examples=200, deadline=None)
+def test_what_is_cut_short_is_one_verdict(name, kept):
+    """All that is behind the pixels may be missing, and nothing of them."""
+    data, pixels = PNGS[name], chunks(PNGS[name])["IDAT"] + 4
+    kept = 33 + kept % (len(data) - 33)
+    found = verdicts(data[:kept])
+    assert {bool(each) for each in found.values()} == {kept < pixels}, found
+
+
+def test_no_decoder_sees_a_chunk_longer_than_its_file(monkeypatch):
+    """OpenCV would take as much memory."""
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    for data in (PNGS["rgb"], PNGS["rgb, with a text"]):
+        with pytest.raises(DamagedImage, match="the PNG is cut short"):
+            decode(data[:33] + b"\xff\xff\xff\xff" + data[37:])
+
+
+@pytest.mark.parametrize(("kind", "fine"), [(b"teXt", True), (b"ABCD", False), (b"\0\1\2\3", False), (b"a\0bc", False)])
+def test_a_chunk_of_an_unknown_kind_is_one_verdict(kind, fine):
+    for name in ("rgb", "gray", "palette", "16 bits", "alpha"):
+        data, end = PNGS[name], len(PNGS[name]) - 12
+        found = verdicts(data[:33] + chunk(kind, b"a") + data[33:])
+        assert {bool(each) for each in found.values()} == {not fine}, (name, found)
+        behind = verdicts(data[:end] + chunk(kind, b"a") + data[end:])
+        assert set(behind.values()) == {""}, (name, behind)
+
+
+def test_a_palette_that_is_advice_may_be_damaged():
+    wrong = bytearray(chunk(b"PLTE", bytes(6)))
+    wrong[-1] ^= 1
+    assert set(verdicts(PNGS["rgb"][:33] + bytes(wrong) + PNGS["rgb"][33:]).values()) == {""}
 
 
 def test_a_mask_has_its_checksums_looked_at():
@@ -113,8 +148,19 @@ def test_a_mask_has_its_checksums_looked_at():
 
 
 def test_what_is_sound_is_handed_on_as_it_is():
-    for data in (*PNGS.values(), encoded(RGB, "JPEG"), encoded(RGB, "GIF"), b"", b"\xff\xd8", b"\x89PNG\r\n\x1a\n"):
+    for data in (*PNGS.values(), encoded(RGB, "JPEG"), encoded(RGB, "GIF"), b"", b"\xff\xd8"):
         assert checked(data) is data
+
+
+def test_a_mask_that_is_written_anew_has_its_checksums_looked_at():
+    rows = zlib.compress(b"\0\x12" * 3)  # of four bits a pixel, 2 x 3
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 3, 4, 0, 0, 0, 0))
+    data = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    assert np.array_equal(typed.member(typed.spec("mask", "mask"), objects.mask(data), (3, 2)), [[1, 2]] * 3)
+    wrong = bytearray(data)
+    wrong[chunks(data)["IDAT"]] ^= 1
+    with pytest.raises(ValueError, match="IDAT chunk does not have the checksum"):
+        objects.mask(bytes(wrong))
 
 
 # -- bits a sample ----------------------------------------------------------------------------------------------------
