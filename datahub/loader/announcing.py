@@ -115,7 +115,7 @@ class Announced:
             said, epoch=epoch, position=int(position * share), ahead=int((asked - position) * share)
         )
         if self._residency.chosen.kind != "stream":
-            return msgspec.structs.replace(now, order=None)  # the shards are read once, to be decoded
+            return msgspec.structs.replace(now, order=None)  # the shards are read once, to be decoded or held
         return now if kept is None else msgspec.structs.replace(now, kept=kept())
 
 

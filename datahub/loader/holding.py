@@ -12,18 +12,20 @@ from functools import cached_property
 import numpy as np
 
 from datahub.core.errors import BadArgument, DeviceOutOfMemory
+from datahub.core.events import Listener, Progress, ignore
 from datahub.core.sizes import format_bytes
 from datahub.loader.pieces import Pieces
 from datahub.loader.residency import FEWER
 from datahub.loader.ring import Ring
 from datahub.order.population import Population
-from datahub.stream.held import UNIT, HeldShards, Layout, fill, room_in
+from datahub.stream.held import UNIT, HeldShards, Layout, Room, fill, room_in
 from datahub.stream.memory import Memory
 from datahub.stream.source import ShardSource
 from datahub.stream.spans import Data, Spans
 from datahub.tensor.device.hoard import Hoard
 from datahub.tensor.device.lanes import Backend
 
+STAGE = "hold"
 LANES = 2
 """One that waits for its copy while another is filled, beside those on which batches are made."""
 
@@ -32,7 +34,7 @@ class Holding:
     """What ``pieces`` read of the shards for the rows of ``population``; held once `open` is called.
 
     ``backend``: where, if not on the host. Without one every process of a machine has the bytes for itself, but for a
-    loader's own worker processes.
+    loader's own worker processes. ``listener`` hears how far filling is, as an item ``name``.
     """
 
     def __init__(
@@ -44,7 +46,10 @@ class Holding:
         workers: int,
         timeout: float,
         backend: Backend | None = None,
+        name: str = "",
+        listener: Listener = ignore,
     ) -> None:
+        self._name, self._listener = name, listener
         self._population, self._pieces, self._source, self._workers = population, pieces, source, workers
         self._ring = None if backend is None else Ring(backend, timeout, LANES)
         self._opened: HeldShards | HeldOnDevice | None = None
@@ -76,13 +81,19 @@ class Holding:
         except OSError as error:
             reason = f"{format_bytes(self.size)} of memory cannot be taken: {error.strerror or error}"
             raise BadArgument("residency", "encoded", reason, FEWER) from error
-        return HeldShards(fill(self._layout, self._source, room_in(memory.flat), self._workers), memory, self._source)
+        return HeldShards(self._filled(room_in(memory.flat)), memory, self._source)
+
+    def _filled(self, room: Room) -> Layout:
+        def told(done: int) -> None:
+            self._listener(Progress(STAGE, self._name, done, self.size))
+
+        return fill(self._layout, self._source, room, self._workers, told)
 
     def _on_device(self, ring: Ring) -> HeldOnDevice:
         device = ring.backend.device
         try:
             hoard = Hoard(self._layout.end, UNIT, ring.lane, device)
-            layout = fill(self._layout, self._source, hoard.room, self._workers)
+            layout = self._filled(hoard.room)
         except DeviceOutOfMemory as error:
             what = f"the {format_bytes(self.size)} of encoded samples that it is to hold"
             raise DeviceOutOfMemory(str(device), error.cause, what, FEWER) from error

@@ -93,8 +93,8 @@ class StreamingLoader(Looping):
     the device where there is one, else in this process's memory, which its worker processes share. Later epochs read no
     disk and no network; images are decoded for every batch. It is for machines whose disk, network or page cache
     cannot hold or feed the set and whose card has tens of gigabytes free: a batch is gathered there and comes back to
-    the host in one copy, for decoders read bitstreams there. ``"auto"`` never chooses it, and what does not fit is
-    refused.
+    the host in one copy, for decoders read bitstreams there. ``"auto"`` never chooses it, what does not fit is refused,
+    and ``listener`` hears how far it is read.
 
     ``device="cuda"`` (this rank's card, ``"cuda:1"`` or a `datahub.loader.device.CudaOptions`) gives batches whose
     tensors are all there: JPEGs are cut in their bitstream, decoded and augmented on the card, in streams of the
@@ -198,7 +198,16 @@ class StreamingLoader(Looping):
             recipe,
             workers=threads,
             timeout=timeout,
-            holding=Holding(members.population, assembler, shards, workers=threads, timeout=timeout, backend=backend),
+            holding=Holding(
+                members.population,
+                assembler,
+                shards,
+                workers=threads,
+                timeout=timeout,
+                backend=backend,
+                name=members.name,
+                listener=listener,
+            ),
             ranks=ranks_here(os.environ),
             backend=backend,
         )

@@ -30,6 +30,7 @@ _OFFSET = 44
 
 Int = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
+Told = Callable[[int], None]
 Room = Callable[[int, int], AbstractContextManager[Bytes]]
 """Memory for bytes ``[begin, end)``, to be written inside of the context, by any thread."""
 
@@ -91,12 +92,13 @@ def _numbers(spans: Spans) -> Int:
     return (spans.shard.astype(np.int64) << _OFFSET) + spans.offset.astype(np.int64)
 
 
-def fill(layout: Layout, source: ShardSource, room: Room, workers: int) -> Layout:
+def fill(layout: Layout, source: ShardSource, room: Room, workers: int, told: Told = lambda _: None) -> Layout:
     """Read everything of ``layout``, in the order of the shards and side by side, and write it where it belongs.
 
-    Returns the layout without what a shard that ends too early does not hold. Raises `StoreDamaged` and what else
-    ``source`` raises.
+    Returns the layout without what a shard that ends too early does not hold. ``told`` hears, in this thread, where
+    what was read without a gap ends. Raises `StoreDamaged` and what else ``source`` raises.
     """
+    pieces, absent = layout.pieces(), list[int]()
 
     def piece(places: slice) -> list[int]:
         found = read_what_is_there(source, layout.spans(places))
@@ -109,7 +111,9 @@ def fill(layout: Layout, source: ShardSource, room: Room, workers: int) -> Layou
 
     pool = ThreadPoolExecutor(max(READERS, workers), thread_name_prefix="datahub-holding")
     try:
-        absent = [place for each in pool.map(piece, layout.pieces()) for place in each]
+        for places, cut in zip(pieces, pool.map(piece, pieces), strict=True):
+            absent += cut
+            told(int(layout.start[places.stop]) if places.stop < len(layout) else layout.end)
     finally:
         pool.shutdown(cancel_futures=True)
     return layout.without(absent) if absent else layout

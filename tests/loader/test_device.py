@@ -107,7 +107,7 @@ def test_everything_else_that_a_batch_may_be(photos, arguments):
     both(photos, **arguments)
 
 
-@pytest.mark.parametrize("residency", ["stream", "host", "device"])
+@pytest.mark.parametrize("residency", ["stream", "host", "device", "encoded"])
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -316,7 +316,7 @@ def gathered(batch) -> dict:
 
 @pytest.mark.gpu
 @needs_card
-@pytest.mark.parametrize("residency", ["stream", "host", "device"])
+@pytest.mark.parametrize("residency", ["stream", "host", "device", "encoded"])
 def test_a_card_gives_the_hosts_bits(home, residency):
     """PNGs: everything but the decoding of JPEGs is exact."""
     options = {"residency": residency, "transform": CIFAR, "dtype": torch.bfloat16, "channels_last": True}
@@ -406,7 +406,8 @@ def test_two_loaders_at_once_on_one_card(card, photos, home):
 def test_nothing_synchronises_the_callers_stream(photos, home):
     """Not for torch, which would raise; nor for the caller, whose stream is busy while batches come."""
     resident = {"transform": CIFAR, "residency": "device", "batch_size": 5, "prefetch": 3}
-    for settings_, ref, options in ((photos, "photos", CARD), (home, "tiny", resident)):
+    held = {**CARD, "residency": "encoded"}
+    for settings_, ref, options in ((photos, "photos", CARD), (photos, "photos", held), (home, "tiny", resident)):
         with loader(settings_, ref, device="cuda", **options) as made:
             for _ in range(4):  # kernels are compiled, and every lane has memory for every batch
                 made.set_epoch(0)

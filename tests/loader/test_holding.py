@@ -31,6 +31,7 @@ from datahub.loader.residency import Facts, decide
 from datahub.loader.streaming import StreamingLoader
 from datahub.loader.torch_dataset import StreamingDataset
 from datahub.pack import authoring
+from datahub.stream import held as held_spans
 from datahub.stream.memory import Memory
 from datahub.tensor.device.rehearsal import Rehearsal
 from tests.loader.conftest import same
@@ -215,6 +216,18 @@ def test_it_is_never_chosen_and_says_what_it_did(store):
         assert "encoded samples on cpu, from where those of a batch come back in one copy" in made.explain()
     with loader(store, residency="encoded", fields=("label",)) as made:
         assert "pixels: stream: batches read nothing of the shards" in made.explain() and len(list(made)) == len(made)
+
+
+@pytest.mark.parametrize("place", ["host", "device"])
+def test_how_far_it_is_filled_is_told(store, place, monkeypatch):
+    monkeypatch.setattr(held_spans, "PIECE", 4096)
+    events: list[Any] = []
+    with loader(store, residency="encoded", listener=events.append, **PLACES[place]()) as made:
+        next(iter(made))
+        size = made._residency._holding.size
+    assert {(each.stage, each.item, each.total) for each in events} == {("hold", "photos@1.0/published:train", size)}
+    assert [each.done for each in events] == sorted({each.done for each in events}) and events[-1].done == size
+    assert len(events) > 3
 
 
 def test_a_slow_memory_would_be_named():

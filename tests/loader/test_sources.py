@@ -117,6 +117,25 @@ def test_a_shuffle_wider_than_the_cache_reads_samples_by_themselves(make, remote
     assert sum(size < 1000 for size in sizes) >= 50  # images are some 400 bytes, shards 60 kB
 
 
+@pytest.mark.parametrize("cache", [{}, {"cache_limit": 15_000}], ids=["", "a small cache"])
+def test_what_is_held_is_asked_of_the_origin_once(make, remote, web, cache):
+    far, local = remote(residency="encoded", shuffle=True, **cache), make(shuffle=True)
+    assert all(map(same, list(far), list(local)))
+    asked = sorted(path for path in web.paths if path.endswith(".tar") and "train" in path)
+    assert sorted(shard_requests(web)) == asked  # whole blocks, however small the cache is
+    web.requests.clear()
+    for path in web.paths.values():
+        path.data = bytes(len(path.data))
+    assert all(map(same, list(far), list(local))) and not web.requests
+
+
+def test_what_is_held_was_verified(remote, web):
+    name = next(path for path in web.paths if path.endswith("train-000001.tar"))
+    web.paths[name].data = bytes(len(web.paths[name].data))
+    with pytest.raises(DigestMismatch, match=rf"{web.url}{name} block 0: digest is"):
+        next(iter(remote(residency="encoded")))
+
+
 def test_open_gives_samples_cards_and_tables(elsewhere, web):
     dataset = open_dataset("tiny@1.0/published", elsewhere, source=web.url)
     assert (dataset["test"][3]["image"] == image("test", 3)).all()
