@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 URL = re.compile(
     r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*)://"
@@ -17,6 +18,7 @@ SIGNED = re.compile(
 )
 CONTAINERS = ("abfs", "abfss", "wasb", "wasbs")
 """Schemes whose URLs name a container where others name a user."""
+BUCKETS = ("s3", "s3a", "gs", "gcs")
 
 
 def shown(text: str) -> str:
@@ -24,6 +26,25 @@ def shown(text: str) -> str:
     if "://" in text:
         text = URL.sub(_without, text)
     return SIGNED.sub(r"\1...", text) if "=" in text else text
+
+
+def misplaced(url: str) -> str:
+    """Why a URL cannot be what was meant, where libraries that refuse it would repeat its password; "" for nothing."""
+    scheme, _, rest = url.partition("://")
+    if scheme in BUCKETS:
+        return (
+            "a bucket's URL holds no password: its client takes one from the environment"
+            if "@" in rest.partition("/")[0]
+            else ""
+        )
+    if scheme.removeprefix("datahub+") not in ("http", "https"):
+        return ""
+    try:
+        parts = urlsplit(url)
+        whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        whole = False
+    return "" if whole else "its host and port cannot be told; in a password / ? # are %2F %3F %23"
 
 
 def below(url: str, path: str) -> str:

@@ -21,7 +21,7 @@ from datahub.acquire.policy import RetryPolicy
 from datahub.core.digests import sha256_hex
 from datahub.core.errors import BadArgument, DatahubError, HttpError
 from datahub.core.refs import Ref
-from datahub.core.urls import below, shown
+from datahub.core.urls import below, misplaced, shown
 from datahub.serve.redirects import guarded
 from datahub.store import blocks
 from datahub.store import record as records
@@ -163,6 +163,8 @@ def normal(url: str) -> str:
         if not folder.is_dir():
             raise BadArgument("origin", url, "is no folder that is there", "mount it first, or give scheme://place")
         return folder.as_uri()
+    if reason := misplaced(url):
+        raise BadArgument("origin", url, reason)
     if scheme not in SCHEMES:
         from datahub.acquire.remote import known  # imports fsspec
 

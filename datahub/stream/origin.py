@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from datahub.core.errors import BadArgument, ConnectionLost, HttpError
+from datahub.core.urls import misplaced
 from datahub.wire.ranges import Range
 
 CONNECTIONS = 8
@@ -62,6 +63,8 @@ def open_files(url: str) -> Files:
     scheme, colon, _ = url.partition("://")
     if not colon:
         raise BadArgument("source", url, "is not a URL", "write scheme://place, like s3://bucket/prefix")
+    if reason := misplaced(url):
+        raise BadArgument("source", url, reason)
     if scheme in ("http", "https"):
         from datahub.stream.web import WebFiles
 

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from datahub.core.errors import BadArgument, ConnectionLost, HttpError
 from datahub.core.events import Note
-from datahub.core.urls import below, shown
+from datahub.core.urls import below, misplaced, shown
+from datahub.serve.origins import normal
+from datahub.stream.origin import open_files
 
 
 @pytest.mark.parametrize(
@@ -63,3 +65,30 @@ def test_what_is_below_keeps_the_query():
     assert below("https://h/a/?sig=x", "b/c") == "https://h/a/b/c?sig=x"
     assert below("s3://bucket/a?b", "c") == "s3://bucket/a?b/c"  # a key may hold one
     assert below("memory://", "c") == "memory://c" and below("https://h/a?s=1", "") == "https://h/a?s=1"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://u:{SECRET}/x@host/p",
+        f"http://u:{SECRET}?@host",
+        f"datahub+http://u:{SECRET}#@h",
+        f"s3://k:{SECRET}@b/x",
+    ],
+)
+def test_what_others_would_repeat_is_refused_before(url):
+    with pytest.raises(BadArgument) as caught:
+        open_files(url)
+    assert SECRET not in str(caught.value) and caught.value.reason == misplaced(url)
+    with pytest.raises(BadArgument) as caught:
+        normal(url)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://u:p%2Fx@host:80/p?q=a/b", "http://[::1]:8080", "s3://bucket/a@b", "abfs://c@acc/x", "hf://datasets/a/b@c",
+     "memory://x", "datahub+http://h:1/-/a@1/b", "ftp://u:p@h/x"],
+)  # fmt: skip
+def test_what_can_be_meant_is_not(url):
+    assert not misplaced(url)
