@@ -10,14 +10,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 import datahub
 from datahub import transforms as T
 from datahub.core.errors import BadArgument, DamagedSample
 from datahub.core.settings import Settings
+from datahub.loader.getting import pack
 from datahub.loader.streaming import StreamingLoader
 from datahub.pack import authoring
+from datahub.pack.recipes.smaller import Smaller
 from datahub.tensor import turning
+from datahub.tensor.decode import header
 from datahub.tensor.device.rehearsal import Rehearsal
 from datahub.tensor.draws import Draws
 from datahub.tensor.transforms import Compose, Decode, Normalize, RandomHorizontalFlip, RandomResizedCrop
@@ -101,6 +105,24 @@ def test_what_it_refuses(phone):
     assert datahub.transforms.Decode is Decode
     with loader(phone, transform=Decode(orient=True)) as made:
         assert "EXIF" in made.explain()
+
+
+def test_what_is_packed_smaller_is_turned_as_before(phone):
+    stored = datahub.open("phone", phone)["train"]
+    pack("phone", "phone/max20", settings=phone, jobs=1)
+    smaller = datahub.open("phone/max20", phone)["train"]
+    for row in range(COUNT):
+        before, after = (header(split[row].encoded, upright=True) for split in (stored, smaller))
+        assert (after.kind, after.turn) == ("jpeg", before.turn) and min(after.width, after.height) == 20
+
+
+def test_texts_of_a_png_turn_nothing_when_it_is_packed_smaller():
+    text = PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+    data = encoded(noise(40, 28), "PNG", exif=exif(1), pnginfo=text)
+    assert header(data, upright=True).turn == 1
+    (made,) = Smaller(20).transform([data])
+    assert header(made.data, upright=True).turn == 1
 
 
 # -- what stands beside them ------------------------------------------------------------------------------------------

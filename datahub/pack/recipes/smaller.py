@@ -15,6 +15,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
+from datahub.core.images import checked
 from datahub.pack import images, jpeg
 from datahub.pack.recipes import Made
 
@@ -56,7 +57,7 @@ class Smaller:
             if min(look.width, look.height) <= self.side:
                 return Made(data, kept="small")
             if look.format != "jpeg":
-                return self._by_pillow(data)
+                return self._by_pillow(data, look.format)
             return self._jpeg(data)
         except ValueError as error:
             return Made(data, damage=str(error))
@@ -68,7 +69,7 @@ class Smaller:
         if len(header.components) not in (1, 3):
             return Made(data, kept="CMYK")
         pixels = self._decoded(data, "GRAY" if len(header.components) == 1 else "RGB")
-        return Made(_oriented(_encoded(self._scaled(pixels)), data))
+        return Made(_oriented(_encoded(self._scaled(pixels)), _turn(data, "jpeg")))
 
     def _decoded(self, data: bytes, space: str) -> NDArray[np.uint8]:
         """Pixels, by the decoder's own scaling where twice the wanted size is left for the antialiased rest."""
@@ -82,9 +83,11 @@ class Smaller:
             found = simplejpeg.decode_jpeg(data, strict=False, **options)
         return found
 
-    def _by_pillow(self, data: bytes) -> Made:
+    def _by_pillow(self, data: bytes, form: str) -> Made:
         pixels, why = images.plain(data)
-        return Made(data, kept=why) if pixels is None else Made(_encoded(self._scaled(pixels)))
+        if pixels is None:
+            return Made(data, kept=why)
+        return Made(_oriented(_encoded(self._scaled(pixels)), _turn(data, form)))
 
     def _scaled(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W), (H, W, 1) or (H, W, 3) with the shorter side at most ``side``, the other rounded."""
@@ -122,16 +125,31 @@ def _encoded(pixels: NDArray[np.uint8]) -> bytes:
     return data
 
 
-def _oriented(made: bytes, original: bytes) -> bytes:
-    """``made`` with the original's EXIF orientation, where it says one: pixels and tag keep their meaning."""
-    if b"Exif\0\0" not in original[: 1 << 16]:
-        return made
+def _turn(data: bytes, form: str) -> int:
+    """The EXIF orientation by which a loader turns an image; 1 for none.
+
+    Pillow has turned a TIFF's pixels already, and also finds orientations in a PNG's texts, where no loader looks.
+    """
+    none = {"jpeg": b"Exif\0\0" not in data[: 1 << 16], "png": b"eXIf" not in data, "tiff": True}
+    if none.get(form, False):
+        return 1
     try:
-        with images.QUIET, Image.open(io.BytesIO(original)) as image:
-            turned = image.getexif().get(ORIENTATION, 1)
+        with images.QUIET, Image.open(io.BytesIO(checked(data)), formats=images.FORMATS) as image:
+            if form == "png":
+                image.load()  # it may stand behind the pixels
+                found = Image.Exif()
+                found.load(image.info.get("exif", b""))
+            else:
+                found = image.getexif()
+            turned = found.get(ORIENTATION, 1)
     except images.BROKEN:
-        return made
-    if not isinstance(turned, int) or not 2 <= turned <= 8:
+        return 1
+    return turned if isinstance(turned, int) and 2 <= turned <= 8 else 1
+
+
+def _oriented(made: bytes, turned: int) -> bytes:
+    """A JPEG with an EXIF orientation: pixels and tag keep their meaning."""
+    if turned == 1:
         return made
     # TIFF header (big-endian), one directory entry: the tag, type SHORT, one value; no further directory.
     tiff = b"MM\0*\0\0\0\x08\0\x01" + ORIENTATION.to_bytes(2, "big") + b"\0\x03\0\0\0\x01" + bytes([0, turned, 0, 0])
