@@ -143,5 +143,5 @@ def test_what_is_not_there_in_time_is_reported(liar, script):
 @pytest.mark.parametrize("script", [dripped_after_all, cut_after_all, endless], ids=lambda each: each.__name__)
 def test_what_comes_after_the_last_part_is_no_matter(liar, script):
     first, second = liar(script), liar(script)
-    assert asked(first, second) == (RIGHT, None)
+    assert asked(first, second, seconds=3.0) == (RIGHT, None)
     assert len(first.asked) + len(second.asked) == 1
