@@ -65,7 +65,7 @@ async def end(request: web.Request) -> web.StreamResponse:
 
 
 def _said(server: Server, asked: JobAsked) -> Job:
-    """A job's leases end with it: they are renewed as it is, and so are those of its run."""
+    """A job's leases last as long as it does: they are renewed as it is, and so are those of its run."""
     with suppress(sqlite3.Error, OSError):
         for name in filter(None, {asked.job, asked.run}):
             server.holdings.renew(name, asked.ttl)

@@ -62,12 +62,14 @@ class Holdings:
         return len(found)
 
     def renew(self, name: str, seconds: float) -> int:
-        """Move the end of all that a job holds to so many seconds from now; how many there are."""
+        """Move the end of all that a job holds to so many seconds from now, or leave it where it is later; how many
+        there are."""
         now = time.time()
         with self._cache.books() as (ledger, _, _limit):
             found = [each for each in ledger.holds(now) if each.name == name and each.until is not None]
             for each in found:
-                ledger.hold(_hold(each.tag, name, each.bytes, seconds, now))
+                if (each.left(now, boot()) or 0.0) < seconds:
+                    ledger.hold(_hold(each.tag, name, each.bytes, seconds, now))
         return len(found)
 
     def all(self) -> list[Hold]:

@@ -61,6 +61,7 @@ def test_a_lease_ends_and_is_renewed(cache):
     time.sleep(0.1)
     assert [each.tag for each in holdings.all()] == ["b"]
     assert holdings.renew("one", 60) == 0
+    assert holdings.renew("two", 5) == 1 and (holdings.all()[0].left(time.time(), "") or 0) > 50, "never shortened"
 
 
 def test_a_clock_that_is_set_ends_no_lease(cache, monkeypatch):
