@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from datahub.core.errors import Problem, ShardCut, StoreDamaged
+from datahub.core.errors import SCARCE, Problem, ShardCut, StoreDamaged, from_oserror
 from datahub.stream.spans import Data, Spans, runs
 
 OPEN_SHARDS = 256
@@ -19,7 +19,8 @@ class ShardSource(Protocol):
     """Reads ranges of a split's shards. Safe to call from many threads; picklable; usable after fork."""
 
     def read(self, shard: int, offset: int, size: int) -> Data:
-        """Exactly ``size`` bytes; raises `StoreDamaged` naming the shard where they are not there.
+        """Exactly ``size`` bytes; raises `StoreDamaged` naming the shard where they are not there, and `NotReadable`
+        where this process has no more descriptors or memory.
 
         `ShardCut` is raised of a shard that can be read but ends too early.
         """
@@ -58,6 +59,8 @@ class LocalShards:
             data = os.pread(descriptor, size, offset) if descriptor is not None else self._opened(shard, offset, size)
             end = offset + len(data) if data else self._paths[shard].stat().st_size
         except OSError as error:
+            if error.errno in SCARCE:
+                raise from_oserror(error, self._paths[shard]) from error
             raise StoreDamaged(*self._problem(shard, f"cannot be read: {error.strerror or error}")) from error
         if len(data) != size:
             reason = f"ends at byte {end}, {offset + size} are needed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datahub.core.errors import StoreDamaged
+from datahub.core.errors import NotReadable, StoreDamaged
 from datahub.stream import source as module
 from datahub.stream.source import LocalShards, MemoryShards, ShardSource
 from datahub.stream.spans import GAP, LARGE, RUN, Spans, runs
@@ -113,6 +114,15 @@ class TestLocalShards(SourceContract):
         with pytest.raises(StoreDamaged, match=r"tiny is damaged: s-1.tar: cannot be read: No such file") as caught:
             source.read_many(spans((0, 0, 9), (1, 0, 9)))
         assert caught.value.problems[0].place == "s-1.tar"
+
+    def test_a_process_without_descriptors_has_no_damaged_store(self, source, monkeypatch):
+        def full(*_: object) -> int:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        monkeypatch.setattr("datahub.stream.source.os.open", full)
+        with pytest.raises(NotReadable, match=r"s-1\.tar: Too many open files") as caught:
+            source.read(1, 0, 9)
+        assert "ulimit -n" in (caught.value.next_step or "") and caught.value.exit_code == 5
 
     def test_a_shard_cut_short_while_open_is_named(self, source, paths):
         source.read(2, 0, 1)

@@ -53,6 +53,7 @@ from datahub.core.errors.base import (
     Problem,
 )
 from datahub.core.errors.disk import (
+    SCARCE,
     DiskError,
     DiskFull,
     NotReadable,
@@ -105,6 +106,7 @@ from datahub.core.errors.workers import (
 
 __all__ = [
     "CRASHES",
+    "SCARCE",
     "ActionNeeded",
     "AllMirrorsFailed",
     "AlreadyPacked",

@@ -10,6 +10,8 @@ from datahub.core.errors.base import DatahubError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What says something of this process or machine, and nothing of the file."""
 _IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR)
 """A file stands where a folder must be."""
 
@@ -41,8 +43,8 @@ class NotWritable(DiskError):
 
 
 class NotReadable(DiskError):
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"cannot read {path}: {reason}", "check the path and its permissions")
+    def __init__(self, path: str, reason: str, next_step: str = "check the path and its permissions") -> None:
+        super().__init__(f"cannot read {path}: {reason}", next_step)
         self.path, self.reason = path, reason
 
 
@@ -51,6 +53,8 @@ def from_oserror(error: OSError, path: object, *, writing: bool | None = None) -
     reason = error.strerror or str(error)
     if error.errno in _FULL:
         return DiskFull(str(path))
+    if error.errno in SCARCE and not writing:
+        return NotReadable(str(path), reason, "let it have more (`ulimit -n`, memory), or run less at a time")
     if writing is None:
         writing = error.errno in (*_FORBIDDEN, errno.EEXIST)
     if not writing:
