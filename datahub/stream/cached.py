@@ -17,7 +17,7 @@ from datahub.store.cache.block import HINT
 from datahub.store.cache.blockcache import BlockCache
 from datahub.stream.ahead import Ahead
 from datahub.stream.fetcher import Fetcher
-from datahub.stream.origin import CONNECTIONS, Files, ManyFiles
+from datahub.stream.origin import CONNECTIONS, Files, ManyFiles, doubt
 from datahub.stream.patience import ATTEMPT, read_range
 from datahub.stream.pieces import Part, Shard, Wanted, cuts, joined, rows_of
 from datahub.stream.samples import Coming, Singles, Span, Vouchers
@@ -73,7 +73,15 @@ class CachedShards:
         if self._vouchers is not None:
             hint = self._shards[0].hint if self._shards else HINT
             many = partial(self._ranges, self._files) if isinstance(self._files, ManyFiles) else None
-            self._singles = Singles(self._vouchers, self._fetcher, self._range, self._name, hint, fetch_many=many)
+            self._singles = Singles(
+                self._vouchers,
+                self._fetcher,
+                self._range,
+                self._name,
+                hint,
+                fetch_many=many,
+                wrong=partial(doubt, self._files),
+            )
 
     def read(self, shard: int, offset: int, size: int) -> Data:
         return self._read([(shard, offset, size)])[0]
@@ -214,9 +222,13 @@ class CachedShards:
         return self._fetcher.ask(wanted.block.key, partial(self._fill, wanted), urgent=urgent)
 
     def _fill(self, wanted: Wanted, urgent: bool, *, evict: bool = True) -> Data | None:
-        start = wanted.number * BLOCK
+        start, again = wanted.number * BLOCK, False
 
         def fetch(seconds: float) -> Data:
+            nonlocal again
+            if again:
+                doubt(self._files)
+            again = True
             return read_range(self._files, wanted.shard.path, start, start + wanted.block.size, seconds)
 
         return self._cache.fill(wanted.block, fetch, seconds=self._seconds, evict=evict, through=urgent)

@@ -58,6 +58,21 @@ class ManyFiles(Files, Protocol):
         ...
 
 
+@runtime_checkable
+class DoubtedFiles(Files, Protocol):
+    """Files that are in more than one place."""
+
+    def doubt(self) -> None:
+        """What this thread received last was wrong."""
+        ...
+
+
+def doubt(files: Files) -> None:
+    """Have what this thread received last, which was wrong, asked of another place next, where there is one."""
+    if isinstance(files, DoubtedFiles):
+        files.doubt()
+
+
 def open_files(url: str) -> Files:
     """The files below ``url``, by its scheme; nothing is asked yet. Raises `BadArgument` or `MissingExtra`."""
     scheme, colon, _ = url.partition("://")

@@ -35,7 +35,7 @@ from datahub.store.find import default_variant
 from datahub.store.record import BLOCKS, FILENAME, FileEntry, Record
 from datahub.stream.cached import SHARE, CachedShards
 from datahub.stream.finding import at_servers
-from datahub.stream.origin import Files, ManyFiles, open_files
+from datahub.stream.origin import Files, ManyFiles, doubt, open_files
 from datahub.stream.patience import read_range, read_whole
 from datahub.stream.pieces import Shard
 from datahub.stream.samples import Vouchers
@@ -212,6 +212,7 @@ class RemoteVariant:
             except DigestMismatch:
                 if attempt == TRIES:
                     raise
+                doubt(self.files)
 
     def _receive(self, path: Path, name: str, entry: FileEntry | None) -> None:
         size = blocks.size(self.record.files) if entry is None else entry.bytes

@@ -101,9 +101,11 @@ class Singles:
         hint: str = HINT,
         *,
         fetch_many: Many | None = None,
+        wrong: Callable[[], None] = lambda: None,
     ) -> None:
+        """``wrong`` is called where what this thread fetched is, before it is fetched again."""
         self._vouchers, self._fetcher, self._fetch, self._name, self._hint = vouchers, fetcher, fetch, name, hint
-        self._fetch_many = fetch_many
+        self._fetch_many, self._wrong = fetch_many, wrong
         self._lock, self._number = threading.Lock(), itertools.count()
         self._held: dict[Span, tuple[_Group, int]] = {}
         self._later: dict[Span, bytes] = {}
@@ -195,6 +197,7 @@ class Singles:
             actual = sha256(data)
             if actual.digest() == digest:
                 return data
+            self._wrong()
         where = f"{self._name(shard)} bytes {offset}-{offset + size}"
         raise DigestMismatch(where, f"sha256:{digest.hex()}", f"sha256:{actual.hexdigest()}", self._hint)
 

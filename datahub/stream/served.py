@@ -21,6 +21,8 @@ from datahub.wire.servers import ranked
 SCHEMES = ("datahub+http://", "datahub+https://")
 DOWN = 5.0
 """Seconds during which a server that failed is asked after the others."""
+DOUBTED = 60.0
+"""Seconds during which a server whose bytes were wrong is not asked, where anybody else can be."""
 SHORT = 5.0
 """Seconds that a server's next byte may take where there is another one to ask."""
 
@@ -47,6 +49,9 @@ class ServedFiles:
         self._failed: dict[str, float] = {}
         self._older: set[str] = set()
         """Servers that give one range a request."""
+        self._doubted: dict[str, float] = {}
+        self._answered = threading.local()
+        """By thread: who gave what it received last."""
 
     @classmethod
     def opened(cls, url: str) -> ServedFiles:
@@ -128,6 +133,13 @@ class ServedFiles:
             self._digests = {each.path: each.sha256 for each in records.decode(found[0], self.name(path)).files}
         return found[0]
 
+    def doubt(self) -> None:
+        """What this thread received last was wrong: it is asked of another next, where there is one."""
+        url: str | None = getattr(self._answered, "url", None)
+        if url is not None:
+            with self._lock:
+                self._doubted[url] = time.monotonic()
+
     def read_for(self, job: str) -> None:
         """What servers count requests under from now on."""
         self._job = job
@@ -146,8 +158,9 @@ class ServedFiles:
     def _each(self, path: str, deadline: float, ask: Any, behind: Any) -> None:
         """Ask server after server, then what is behind them; raises what the first said, where none helps."""
         first: OriginError | None = None
-        for url in self._order(self._digests.get(path, path)):
-            last = url == self.servers[-1] and self._behind is None
+        order = self._order(self._digests.get(path, path))
+        for place, url in enumerate(order, 1):
+            last = place == len(order) and self._behind is None
             left = max(0.001, deadline - time.monotonic())
             try:
                 ask(self._clients[url], left if last else min(SHORT, left))
@@ -155,18 +168,22 @@ class ServedFiles:
                 first = first or error
                 self._mark(url, error)
             else:
+                self._answered.url = url
                 return
         if self._behind is None:
             assert first is not None
             raise first
+        self._answered.url = None
         behind(self._behind, max(0.001, deadline - time.monotonic()))
 
-    def _order(self, key: str) -> Iterator[str]:
+    def _order(self, key: str) -> list[str]:
         now = time.monotonic()
         with self._lock:
             down = {url for url, when in self._failed.items() if now - when < DOWN}
-        order = ranked(self.servers, key)
-        yield from sorted(order, key=lambda url: url in down)
+            doubted = {url for url, when in self._doubted.items() if now - when < DOUBTED}
+        order = sorted(ranked(self.servers, key), key=lambda url: url in down)
+        trusted = [url for url in order if url not in doubted]
+        return trusted if trusted or self._behind is not None else order
 
     def _mark(self, url: str, error: OriginError) -> None:
         if not (isinstance(error, HttpError) and error.status < 500):
@@ -174,7 +191,7 @@ class ServedFiles:
                 self._failed[url] = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_lock", "_clients", "_failed", "_older")
+        own = ("_lock", "_clients", "_failed", "_older", "_doubted", "_answered")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

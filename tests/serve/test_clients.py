@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import pickle
 import re
+import socket
+import threading
+import time
+import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
 
 import datahub
-from datahub.core.errors import BadArgument, ConnectionLost, NotInStore, TokenRefused
+from datahub.core.errors import BadArgument, ConnectionLost, DigestMismatch, NotInStore, TokenRefused
 from datahub.core.refs import Ref
 from datahub.loader.opening import open_dataset, open_or_fetch
 from datahub.loader.streaming import StreamingLoader
@@ -115,6 +121,63 @@ def test_many_ranges_from_one_server_or_the_next_or_from_behind(start, home, els
     assert ranges_of(ServedFiles(["http://127.0.0.1:1"], ref, behind)) == expected
     with pytest.raises(ConnectionLost):
         ranges_of(ServedFiles(["http://127.0.0.1:1"], ref))
+
+
+class Wrong(http.server.BaseHTTPRequestHandler):
+    """A cache server whose memory changes the bytes of blobs."""
+
+    protocol_version = "HTTP/1.1"
+    right = ""
+
+    def do_GET(self) -> None:
+        passed = {name: value for name, value in self.headers.items() if name.lower() in ("range", "accept")}
+        try:
+            answer = urllib.request.urlopen(urllib.request.Request(self.right + self.path, headers=passed), timeout=20)
+        except urllib.error.HTTPError as error:
+            answer = error
+        with answer:
+            body = answer.read()
+            self.send_response_only(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+        self.wfile.write(bytes(each ^ 1 for each in body) if "/blobs/" in self.path else body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def wrong(start, home) -> Iterator[str]:
+    handler = type("Handler", (Wrong,), {"right": start(home).url})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("limit", [None, 1], ids=["blocks", "samples"])
+@pytest.mark.parametrize("other", ["server", "behind"])
+def test_a_server_whose_bytes_stay_wrong_is_followed_by_the_next(start, home, elsewhere, wrong, other, limit):
+    source = f"{wrong},{start(home).url if other == 'server' else f'file://{home.home}'}"
+    found = replace(elsewhere, cache_limit=limit)
+    assert all(map(same, batches(found, source, ref="tiny@1.0/published"), batches(home)))
+    with pytest.raises(DigestMismatch):
+        batches(replace(found, home=elsewhere.home.parent / "alone"), wrong, ref="tiny@1.0/published")
+
+
+def test_a_server_that_hangs_is_followed_by_the_next_wherever_it_is_named(start, home, monkeypatch):
+    monkeypatch.setattr("datahub.stream.served.SHORT", 0.3)
+    other = start(home).url
+    with ExitStack() as deaf:
+        hangs = other
+        while ranked([hangs, other], "dataset.json")[0] == other:  # so that it is the one that is asked first
+            listening = deaf.enter_context(socket.create_server(("127.0.0.1", 0)))
+            hangs = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        for servers in ([hangs, other], [other, hangs]):
+            began = time.monotonic()
+            assert b"tiny" in ServedFiles(servers, Ref("tiny", "1.0", "published")).whole("dataset.json", 30)
+            assert time.monotonic() - began < 20, "it does not use up the time of all"
 
 
 def test_a_server_that_gives_one_range_a_request_is_asked_so(start, home, monkeypatch):
