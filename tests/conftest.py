@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 # Without a card, Triton's kernels are interpreted. It decides when it is imported, which torch does.
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# Whoever runs the tests under nohup has all that they start ignore it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import pytest
 

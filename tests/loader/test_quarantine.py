@@ -26,7 +26,7 @@ BROKEN, RESIZED, GARBAGE = 3, 20, 41
 
 
 def spoil(home: Settings) -> list[int]:
-    """Damage three samples in place: pixels that do not inflate, an image of another size, no image at all."""
+    """Damage three samples in place: pixels without their checksum, an image of another size, no image at all."""
     from datahub.loader.opening import open_dataset
 
     split = open_dataset("tiny", home)["train"]
@@ -80,7 +80,7 @@ def test_only_the_damaged_rows_change(make, home, workers, piece, monkeypatch):
         "offset": int(place["offset"]),
         "cause": "is 5 x 4, not 12 x 10 as its index says",
     }
-    assert "inflate" in found[BROKEN]["cause"] and "no image" in found[GARBAGE]["cause"]
+    assert "checksum" in found[BROKEN]["cause"] and "no image" in found[GARBAGE]["cause"]
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 8])
