@@ -10,12 +10,12 @@ from pathlib import Path
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-# Whoever runs the tests under nohup has all that they start ignore it.
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
 import pytest
 
 from datahub.core.settings import Settings
+
+# Whoever runs the tests under nohup has all that they start ignore it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parent.parent
 
