@@ -60,17 +60,32 @@ def run(config: ServeConfig, settings: Settings, started: Callable[[str], None])
     if not (config.origin or config.allow_fetch or any(root.is_dir() for root in roots(settings))):
         raise BadArgument("--store", str(settings.home), "holds no datasets", "give another, or an --origin")
     url = f"{config.scheme}://{address(sockets[0])}"
+    clients = config.allow_fetch or not all(each.startswith(OWN) for each in origins)
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
     gc.disable()  # what is loaded stays: looking through it again and again made a tenth of the start
-    clients = config.allow_fetch or not all(each.startswith(OWN) for each in origins)
-    if config.workers == 1:
+    try:
+        if config.workers > 1:
+            return _run_several(config, settings, tokens, sockets, lambda: started(url), clients)
         load(clients=clients)
         return _serve(config, settings, tokens, sockets[0], lambda: started(url), exposures(config))
+    finally:
+        gc.enable()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+
+
+def _run_several(
+    config: ServeConfig,
+    settings: Settings,
+    tokens: Tokens,
+    sockets: Sequence[socket.socket],
+    started: Callable[[], None],
+    clients: bool,
+) -> int:
     folder = tempfile.mkdtemp(prefix="datahub-serve-")
     os.environ[FOLDER] = folder  # before prometheus-client is imported
     try:
         load(clients=clients)
-        return _Parent(config, settings, tokens, sockets).run(lambda: started(url))
+        return _Parent(config, settings, tokens, sockets).run(started)
     finally:
         del os.environ[FOLDER]
         shutil.rmtree(folder, ignore_errors=True)
